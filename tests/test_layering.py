@@ -1,0 +1,105 @@
+"""The arrows of the design: packages meet through artefacts, never through imports."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("training", "bentos", "streaming", "demo")
+# What a package's image must be able to do without.
+FORBIDDEN = {
+    "bentos": {"torch", "mlflow", "kafka", "sklearn", "pandas"},
+    "streaming": {"torch", "mlflow", "bentoml", "sklearn", "pandas", "xgboost", "onnxruntime", "numpy"},
+    "training": {"kafka"},
+    "demo": {"torch", "mlflow", "bentoml", "xgboost", "onnxruntime"},
+}
+
+
+def modules_of(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported_roots(module: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_nothing_of_each_other(package: str) -> None:
+    others = set(PACKAGES) - {package}
+    forbidden = others | FORBIDDEN[package] | {"tests", "benchmarks"}
+    assert modules_of(package), package
+    for module in modules_of(package):
+        assert not imported_roots(module) & forbidden, module
+
+
+def test_only_one_package_folder_speaks_kafka() -> None:
+    speakers = {m.name for m in modules_of("streaming") if "kafka" in imported_roots(m)}
+    assert speakers, "streaming must speak Kafka somewhere"
+    assert all(name.startswith(("broker", "consumer", "producer")) for name in speakers), speakers
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_a_module_opens_nothing(package: str) -> None:
+    """Import every module of a package in a process that refuses sockets, children and writing."""
+    names = [
+        ".".join(module.relative_to(ROOT).with_suffix("").parts)
+        for module in modules_of(package)
+        if module.name != "__main__.py"
+    ]
+    script = f"""
+import sys
+def audit(event, arguments):
+    if event in ("socket.connect", "socket.bind", "subprocess.Popen", "os.mkdir", "sqlite3.connect"):
+        raise RuntimeError(f"{{event}} {{arguments}} at import")
+    if event == "open" and isinstance(arguments[1], str) and set("wax+") & set(arguments[1]):
+        raise RuntimeError(f"writes {{arguments[0]}} at import")
+    if event == "open" and str(arguments[0]).startswith({str(ROOT / "configs")!r}):
+        raise RuntimeError(f"reads {{arguments[0]}} at import")
+import importlib
+# Third parties first: what bentoml or matplotlib do at their own import is theirs.
+for name in {sorted(third_parties(package))!r}:
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
+sys.addaudithook(audit)
+for name in {names!r}:
+    importlib.import_module(name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def third_parties(package: str) -> set[str]:
+    names: set[str] = set()
+    for module in modules_of(package):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                names.add(node.module)
+    return {name for name in names if name.partition(".")[0] not in PACKAGES}
+
+
+@pytest.mark.parametrize(
+    "module", [m for p in PACKAGES for m in modules_of(p)], ids=lambda m: str(m.relative_to(ROOT))
+)
+def test_no_file_passes_400_lines(module: Path) -> None:
+    assert len(module.read_text().splitlines()) <= 400
+
+
+def test_no_utils() -> None:
+    assert not [
+        m for p in PACKAGES for m in modules_of(p) if m.stem in {"utils", "util", "helpers", "common"}
+    ]
