@@ -1,0 +1,59 @@
+"""Everything that can go wrong in training, as one tree.
+
+TrainingError                 exit code 1: the command failed
+├── DataError                 the rows cannot be used
+│   ├── BadFileError          a file's content, named by column and row
+│   └── FetchError            the public copy could not be fetched
+├── RegistryError             MLflow is down or locked, or lacks what was asked for
+├── StoreError                the BentoML store lacks a model, or holds another than expected
+├── GateRefusedError          the challenger may not become champion
+└── UsageError                exit code 2: wrong usage or settings
+    ├── SettingsError         a setting is unknown or out of range
+    └── NoSuchFileError       the path names nothing that could be read
+
+A message is one sentence that says what to do; it never repeats a value of a transaction.
+"""
+
+
+class TrainingError(Exception):
+    """Base of all errors a command reports without a traceback; carries the exit code."""
+
+    exit_code = 1
+
+
+class DataError(TrainingError):
+    """The rows cannot be used for what was asked, such as too few frauds to split."""
+
+
+class BadFileError(DataError):
+    """A data file breaks the contract; the message names the file, the column and the 1-based data row."""
+
+
+class FetchError(DataError):
+    """The public copy of the data could not be fetched, or is not what was expected."""
+
+
+class RegistryError(TrainingError):
+    """MLflow is down or locked, or has no such run, version or alias."""
+
+
+class StoreError(TrainingError):
+    """The BentoML store lacks a model, or the stored one does not score like the trained one."""
+
+
+class GateRefusedError(TrainingError):
+    """The challenger is not good, calibrated or fast enough to become champion."""
+
+
+class UsageError(TrainingError):
+    """The command was called wrongly, or a setting is out of range."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, has the wrong type or is out of range."""
+
+
+class NoSuchFileError(UsageError):
+    """The path is missing, is not a file, or has a suffix that is neither .csv nor .parquet."""
