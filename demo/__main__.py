@@ -1,5 +1,6 @@
 """``python -m demo``: what ``make demo`` runs."""
 
+import os
 import signal
 import sys
 import time
@@ -47,7 +48,7 @@ def main() -> int:
 
 def run(options: Options, console: Console) -> None:
     """Start every part, stream the held-out transactions, sum up, and stop every part."""
-    folder = ROOT / ".demo" / datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(os.environ.get("DEMO_FOLDER", ROOT / ".demo")) / datetime.now().strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     with ExitStack() as stack, uninterrupted_end():
         screen = Screen(console, STEPS + options.keep)

@@ -80,7 +80,8 @@ class LiveLine:
         """
         now = time.monotonic()
         rate = decided / max(now - self._started, 1e-9)
-        note = f"{decided:,}/{self._total:,} decided  {rate:,.0f}/s  {alarms} alarms  {caught}/{frauds} frauds caught"
+        stream = f"{decided:,}/{self._total:,} decided  {rate:,.0f}/s"
+        note = f"{stream}  {alarms} alarms  {caught}/{frauds} frauds caught"
         self._progress.update(self._task, completed=decided, note=note)
         if not self._progress.console.is_terminal and now - self._printed > PLAIN_LINE_S:
             self._printed = now
