@@ -1,0 +1,1 @@
+"""The fraud-detection service: two models behind ``POST /classify``."""

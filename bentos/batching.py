@@ -1,0 +1,131 @@
+"""Gathers the rows of concurrent requests into one hop to the runners, in bounded memory and time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bentos.errors import Overloaded, RequestError, RunnerUnavailable
+from bentos.settings import GatewaySettings
+
+
+class Decide(Protocol):
+    """Answers a batch: one decision per transaction, in order."""
+
+    async def __call__(self, transactions: Sequence[Any]) -> Sequence[Any]:
+        """Return one decision per transaction."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    transactions: Sequence[Any]
+    answer: asyncio.Future[Sequence[Any]]
+
+
+class Batcher:
+    """Micro-batching with at most so many batches under way and so many rows waiting.
+
+    A batch leaves as soon as there is room for it: alone, a request waits for nobody. What arrives while
+    all places are taken leaves together.
+
+    Parameters
+    ----------
+    decide : Decide
+        Called with up to ``max_batch_rows`` transactions at once.
+    settings : GatewaySettings
+        Sizes and the deadline.
+    """
+
+    def __init__(self, decide: Decide, settings: GatewaySettings) -> None:
+        self._decide = decide
+        self._settings = settings
+        self._deadline_s = settings.deadline_ms / 1000
+        self._queue: deque[_Waiting] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._is_flush_planned = False
+        self.queued_rows = 0
+
+    async def submit(self, transactions: Sequence[Any]) -> Sequence[Any]:
+        """Return one decision per transaction, in order.
+
+        Raises
+        ------
+        Overloaded
+            If the queue has no room; nothing was asked of the runners then.
+        RunnerUnavailable
+            If a runner failed, or was not in time.
+        """
+        limit = self._settings.max_batch_rows
+        if self.queued_rows and self.queued_rows + len(transactions) > self._settings.max_queued_rows:
+            raise Overloaded("Too many transactions are waiting.", self._settings.retry_after_s)
+        if len(transactions) <= limit:
+            return await self._enqueue(transactions)
+        parts = [transactions[start : start + limit] for start in range(0, len(transactions), limit)]
+        answers = await asyncio.gather(*map(self._enqueue, parts))
+        return [decision for answer in answers for decision in answer]
+
+    def _enqueue(self, transactions: Sequence[Any]) -> asyncio.Future[Sequence[Any]]:
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(transactions, loop.create_future())
+        self._queue.append(waiting)
+        self.queued_rows += len(transactions)
+        self._plan_flush(loop)
+        return waiting.answer
+
+    def _plan_flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Flush after the requests that this turn of the loop has already read."""
+        if not self._is_flush_planned and len(self._running) < self._settings.max_batches_in_flight:
+            self._is_flush_planned = True
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_planned = False
+        while self._queue and len(self._running) < self._settings.max_batches_in_flight:
+            task = asyncio.get_running_loop().create_task(self._run(self._take()))
+            self._running.add(task)
+            task.add_done_callback(self._finish)
+
+    def _take(self) -> list[_Waiting]:
+        batch = [self._queue.popleft()]
+        rows = len(batch[0].transactions)
+        while self._queue and rows + len(self._queue[0].transactions) <= self._settings.max_batch_rows:
+            batch.append(self._queue.popleft())
+            rows += len(batch[-1].transactions)
+        self.queued_rows -= rows
+        return batch
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._queue:
+            self._flush()
+
+    async def _run(self, batch: list[_Waiting]) -> None:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                decisions = await self._decide([row for waiting in batch for row in waiting.transactions])
+        except TimeoutError:
+            self._fail(batch, "The runners did not answer in time.")
+        except RequestError as error:
+            self._fail(batch, error.message)
+        except Exception:
+            self._fail(batch, "Scoring failed.")
+            raise
+        else:
+            _hand_out(batch, decisions)
+
+    def _fail(self, batch: list[_Waiting], message: str) -> None:
+        for waiting in batch:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(RunnerUnavailable(message, self._settings.retry_after_s))
+
+
+def _hand_out(batch: list[_Waiting], decisions: Sequence[Any]) -> None:
+    start = 0
+    for waiting in batch:
+        end = start + len(waiting.transactions)
+        if not waiting.answer.done():  # its caller may have gone
+            waiting.answer.set_result(decisions[start:end])
+        start = end
