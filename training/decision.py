@@ -1,0 +1,119 @@
+"""From two scores to a calibrated probability and a decision: fitted on validation rows, applied anywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from training.evaluate import Rows, logit, sigmoid
+
+Floats = NDArray[np.float64]
+
+# Where float32 scores are clipped before their log-odds are taken; part of the release.
+EPSILON = 1e-7
+# Log-odds prior: the mean of both prior-corrected log-odds. Its weight is that of a few frauds, so that it
+# decides only where validation rows say little.
+PRIOR = np.array([0.0, 0.5, 0.5])
+PRIOR_STRENGTH = np.array([0.05, 2.0, 2.0])
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``sigmoid(intercept + neural_net * logit(s_nn) + xgboost * logit(s_xgb))``; coefficients are >= 0."""
+
+    intercept: float
+    neural_net: float
+    xgboost: float
+    epsilon: float = EPSILON
+
+    def probability(self, neural_net: NDArray[np.floating], xgboost: NDArray[np.floating]) -> Floats:
+        """Return calibrated fraud probabilities [n] of scores [n]."""
+        a, b = logit(neural_net, self.epsilon), logit(xgboost, self.epsilon)
+        return sigmoid(self.intercept + self.neural_net * a + self.xgboost * b)
+
+    def as_document(self) -> dict[str, object]:
+        """Return the form in which a release carries it."""
+        return {
+            "method": "logistic",
+            "intercept": self.intercept,
+            "coefficients": {"neural_net": self.neural_net, "xgboost": self.xgboost},
+            "epsilon": self.epsilon,
+        }
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A model is alarmed when its score reaches its threshold."""
+
+    neural_net: float
+    xgboost: float
+
+    def decide(self, neural_net: NDArray[np.floating], xgboost: NDArray[np.floating]) -> NDArray[np.str_]:
+        """Return approve, review or decline for each pair of scores."""
+        first, second = neural_net >= self.neural_net, xgboost >= self.xgboost
+        return np.where(first & second, "decline", np.where(first | second, "review", "approve"))
+
+
+def fit_calibration(
+    neural_net: NDArray[np.floating], xgboost: NDArray[np.floating], rows: Rows
+) -> Calibration:
+    """Fit the logistic calibrator on validation rows at the prevalence their weights give."""
+    design = np.stack([np.ones(len(rows.label)), logit(neural_net, EPSILON), logit(xgboost, EPSILON)], axis=1)
+    sign = np.where(rows.label == 1, -1.0, 1.0)
+
+    def loss(x: Floats) -> tuple[float, Floats]:
+        margin = sign * (design @ x)
+        off = x - PRIOR
+        value = rows.weight @ np.logaddexp(0, margin) + PRIOR_STRENGTH @ off**2
+        slope = design.T @ (rows.weight * sign * sigmoid(margin)) + 2 * PRIOR_STRENGTH * off
+        return float(value), slope
+
+    bounds = [(None, None), (0.0, None), (0.0, None)]
+    fitted = minimize(loss, PRIOR, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500})
+    return Calibration(*(float(value) for value in fitted.x))
+
+
+def choose_thresholds(
+    neural_net: NDArray[np.float32],
+    xgboost: NDArray[np.float32],
+    rows: Rows,
+    *,
+    review_cost: float,
+    cost_slack: float,
+) -> Thresholds:
+    """Choose both thresholds on validation rows: recall first at bounded cost.
+
+    A missed fraud costs its amount, an alarm `review_cost`. Among the pairs that cost at most `cost_slack` of
+    the amount at risk more than the cheapest pair, the one that catches the most frauds wins; then the cheaper.
+    """
+    first, second = _candidates(neural_net, rows), _candidates(xgboost, rows)
+    place = (np.searchsorted(first, neural_net, "right"), np.searchsorted(second, xgboost, "right"))
+    shape = (len(first) + 1, len(second) + 1)
+    fraud = rows.label == 1
+
+    def approved(values: Floats) -> Floats:
+        """Total of `values` over the rows that pair (i, j) approves."""
+        table = np.zeros(shape)
+        np.add.at(table, place, values)
+        return table.cumsum(0).cumsum(1)[:-1, :-1]
+
+    missed = approved(rows.weight * fraud)
+    lost = approved(rows.weight * fraud * rows.amount)
+    alarms = rows.weight.sum() - approved(rows.weight)
+    cost = lost + review_cost * alarms
+    allowed = cost <= cost.min() + cost_slack * (rows.weight * fraud * rows.amount).sum()
+    rank = np.lexsort((cost.ravel(), missed.ravel(), ~allowed.ravel()))
+    i, j = np.unravel_index(rank[0], cost.shape)
+    return Thresholds(float(first[i]), float(second[j]))
+
+
+def _candidates(score: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+    """Return where a threshold may lie: midway (in log-odds) between a fraud's score and the next lower score."""
+    levels = np.unique(score)
+    frauds = np.unique(score[rows.label == 1])
+    below = levels[np.maximum(np.searchsorted(levels, frauds) - 1, 0)]
+    middle = sigmoid((logit(frauds) + logit(below)) / 2).astype(np.float32)
+    return np.unique(np.append(np.clip(middle, below, frauds), np.float32(1.0)))

@@ -1,0 +1,228 @@
+"""The MLflow registry: which release is champion, and how that changes.
+
+One version of ``fraud-detector`` is a release: moving its alias promotes network, trees, calibration and
+thresholds at once. The same aliases on the two models' own versions follow it and are repaired here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+RELEASE, NETWORK, TREES = "fraud-detector", "fraud-neural-net", "fraud-xgboost"
+CHAMPION, CHALLENGER = "champion", "challenger"
+HISTORY_TAG = "promotion_history"
+HISTORY_LENGTH = 100  # a registered model's tag holds 5,000 characters
+
+
+class RegistryError(TrainingError):
+    """The registry cannot be reached, or does not hold what was asked for."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version of ``fraud-detector`` and what it is made of."""
+
+    number: str
+    network_version: str
+    trees_version: str
+    fingerprint: str
+    run_id: str
+    tags: dict[str, str]
+    created_ms: int
+    aliases: tuple[str, ...] = ()
+
+
+class Registry:
+    """Releases and their aliases."""
+
+    def __init__(self, tracking_uri: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.client = _connect(tracking_uri)
+
+    def release(self, number: str) -> Release:
+        """Return a release by its number; raises RegistryError when there is none."""
+        with _explained(self.tracking_uri):
+            found = [item for item in self.releases() if item.number == number]
+        if not found:
+            raise RegistryError(f"there is no release {number}; `python -m training releases` lists them")
+        return found[0]
+
+    def releases(self) -> list[Release]:
+        """Return all complete releases, oldest first."""
+        with _explained(self.tracking_uri):
+            versions = self.client.search_model_versions(f"name = '{RELEASE}'", max_results=10_000)
+            aliases: dict[str, list[str]] = {}
+            for alias, version in self._aliases(RELEASE).items():
+                aliases.setdefault(str(version), []).append(alias)
+        releases = [_release(item, tuple(sorted(aliases.get(str(item.version), ())))) for item in versions]
+        return sorted((item for item in releases if item is not None), key=lambda item: int(item.number))
+
+    def champion(self) -> Release | None:
+        """Return the promoted release, or None before the first promotion; repairs what an interruption left."""
+        with _explained(self.tracking_uri):
+            number = self._aliases(RELEASE).get(CHAMPION)
+        if number is None:
+            return None
+        release = self.release(str(number))
+        self._follow(release, CHAMPION)
+        return release
+
+    def require_champion(self) -> Release:
+        """Return the promoted release; raises RegistryError when there is none."""
+        champion = self.champion()
+        if champion is None:
+            raise RegistryError(
+                f"no release has the alias {CHAMPION} in {self.tracking_uri}; train one with `python -m training train`"
+            )
+        return champion
+
+    def challenge(self, release: Release) -> None:
+        """Name a release the challenger."""
+        self._set_alias(release, CHALLENGER)
+
+    def promote(self, release: Release, tags: dict[str, str] | None = None) -> None:
+        """Make a release the champion.
+
+        The history is written first and the alias last: whatever interrupts this, the alias decides and the
+        history is cut back to it.
+        """
+        with _explained(self.tracking_uri):
+            for key, value in (tags or {}).items():
+                self.client.set_model_version_tag(RELEASE, release.number, key, value)
+            history = self.history()
+            if not history or history[-1] != release.number:
+                self._write_history([*history, release.number])
+            self._set_alias(release, CHAMPION)
+
+    def rollback(self) -> Release:
+        """Make the release before the champion champion again and return it."""
+        history = self.history()
+        if len(history) < 2:
+            raise RegistryError("there is no earlier release to go back to")
+        earlier = self.release(history[-2])
+        with _explained(self.tracking_uri):
+            self._set_alias(earlier, CHAMPION)
+            self._write_history(history[:-1])
+        return earlier
+
+    def history(self) -> list[str]:
+        """Return the numbers of the champions in order, the present one last."""
+        with _explained(self.tracking_uri):
+            champion = self._aliases(RELEASE).get(CHAMPION)
+            if champion is None:
+                return []
+            written = json.loads(self.client.get_registered_model(RELEASE).tags.get(HISTORY_TAG, "[]"))
+        while written and written[-1] != str(champion):
+            written.pop()
+        return written or [str(champion)]
+
+    def set_tag(self, release: Release, key: str, value: str) -> None:
+        """Record something on a release."""
+        with _explained(self.tracking_uri):
+            self.client.set_model_version_tag(RELEASE, release.number, key, value)
+
+    def artifact(self, release: Release, name: str) -> Path:
+        """Return a local path of a file the release carries."""
+        return self.artifacts(release) / name
+
+    def artifacts(self, release: Release) -> Path:
+        """Return a local folder with the files the release carries."""
+        import mlflow
+
+        with _explained(self.tracking_uri):
+            folder = mlflow.artifacts.download_artifacts(f"models:/{RELEASE}/{release.number}")
+        return Path(folder) / "artifacts"
+
+    def _write_history(self, numbers: list[str]) -> None:
+        text = json.dumps(numbers[-HISTORY_LENGTH:])
+        self.client.set_registered_model_tag(RELEASE, HISTORY_TAG, text)
+
+    def _set_alias(self, release: Release, alias: str) -> None:
+        with _explained(self.tracking_uri):
+            self.client.set_registered_model_alias(RELEASE, alias, release.number)
+        self._follow(release, alias)
+
+    def _follow(self, release: Release, alias: str) -> None:
+        with _explained(self.tracking_uri):
+            for name, version in ((NETWORK, release.network_version), (TREES, release.trees_version)):
+                if str(self._aliases(name).get(alias)) != version:
+                    self.client.set_registered_model_alias(name, alias, version)
+
+    def _aliases(self, name: str) -> dict[str, Any]:
+        found = self.client.search_registered_models(f"name = '{name}'", max_results=1)
+        return dict(found[0].aliases) if found else {}
+
+
+def _release(version: ModelVersion, aliases: tuple[str, ...]) -> Release | None:
+    tags = dict(version.tags)
+    needed = ("network_version", "xgboost_version", "fingerprint")
+    if any(key not in tags for key in needed):
+        return None
+    return Release(
+        number=str(version.version),
+        network_version=tags["network_version"],
+        trees_version=tags["xgboost_version"],
+        fingerprint=tags["fingerprint"],
+        run_id=str(version.run_id),
+        tags=tags,
+        created_ms=int(version.creation_timestamp),
+        aliases=aliases,
+    )
+
+
+def _connect(tracking_uri: str) -> MlflowClient:
+    # A registry that is down should be noticed in seconds, not after MLflow's seven retries of minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    with _explained(tracking_uri):
+        import mlflow
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(tracking_uri)
+        mlflow.set_registry_uri(tracking_uri)
+        client = mlflow.MlflowClient(tracking_uri, tracking_uri)
+        client.search_registered_models(max_results=1)
+    return client
+
+
+@contextmanager
+def _explained(tracking_uri: str) -> Iterator[None]:
+    """Turn whatever MLflow and SQLAlchemy raise into one sentence."""
+    try:
+        yield
+    except TrainingError:
+        raise
+    except Exception as error:
+        if not _is_registry_trouble(error):
+            raise
+        raise RegistryError(_sentence(error, tracking_uri)) from error
+
+
+def _is_registry_trouble(error: Exception) -> bool:
+    modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+    return bool(modules & {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3", "alembic"})
+
+
+def _sentence(error: Exception, tracking_uri: str) -> str:
+    text = " ".join(str(error).split())[:300]
+    if "locked" in text:
+        return (
+            f"the MLflow database {tracking_uri} is locked by another process: try again when that has ended"
+        )
+    if any(word in text for word in ("Max retries", "Connection", "refused", "timed out", "unable to open")):
+        return f"the MLflow registry {tracking_uri} cannot be reached: start it or set MLFLOW_TRACKING_URI ({text})"
+    return f"the MLflow registry {tracking_uri} refused: {text}"
