@@ -1,0 +1,1 @@
+"""Everything that speaks Kafka: the only place that imports kafka."""

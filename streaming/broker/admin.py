@@ -1,0 +1,199 @@
+"""Looks after topics and membership: created when missing, checked before anything is consumed."""
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaAdminClient  # type: ignore[import-untyped]
+from kafka import errors as kafka_errors
+from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, NewTopic  # type: ignore[import-untyped]
+
+from streaming.broker.connection import client_config, translated, until_reached
+from streaming.errors import BrokerRefused, BrokerUnavailable
+from streaming.ports import Guard, Membership
+from streaming.settings import KafkaSettings, Settings, TopicSettings
+
+# What Kafka allows when nobody says otherwise.
+DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic as it is on the broker."""
+
+    name: str
+    partitions: int
+
+
+class Admin:
+    """A short-lived connection for questions and orders about topics and groups.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+
+    Raises
+    ------
+    BrokerUnavailable, BrokerRefused
+        If there is no way to the broker.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        config = client_config(settings, "streaming-admin")
+        self._servers = settings.bootstrap_servers
+        self._client: Any = until_reached(
+            lambda: KafkaAdminClient(**config | {"bootstrap_timeout_ms": 2000}),
+            settings.connect_timeout_s,
+            settings.bootstrap_servers,
+        )
+
+    def __enter__(self) -> "Admin":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(kafka_errors.KafkaError):
+            self._client.close()
+
+    def find(self, name: str) -> Topic | None:
+        """Return a topic, or None when there is none.
+
+        Raises
+        ------
+        BrokerRefused
+            When this user may not see it.
+        """
+        try:
+            found = self._client.describe_topics([name])
+        except kafka_errors.KafkaError as error:
+            raise translated(error, f"Looking for topic {name}") from error
+        for topic in found:
+            if topic.get("name") == name and topic.get("partitions"):
+                return Topic(name, len(topic["partitions"]))
+            if topic.get("error_code") == kafka_errors.TopicAuthorizationFailedError.errno:
+                raise BrokerRefused(
+                    f"The broker does not let this user see topic {name}: grant DESCRIBE on it."
+                )
+        return None
+
+    def create(self, name: str, partitions: int, settings: TopicSettings) -> Topic:
+        """Create a topic, unless somebody else just did, and wait until it can be used."""
+        limit = {"max.message.bytes": str(settings.max_message_bytes)} if name != settings.input else {}
+        new = NewTopic(name, partitions, settings.replication_factor, topic_configs=limit)
+        try:
+            with contextlib.suppress(kafka_errors.TopicAlreadyExistsError):
+                self._client.create_topics([new], timeout_ms=10_000)
+            self._client.wait_for_topics([name], timeout_ms=20_000)
+        except kafka_errors.KafkaError as error:
+            message = (
+                f"Topic {name} is missing and cannot be created ({type(error).__name__}): create it by hand."
+            )
+            raise BrokerRefused(message) from error
+        return self.find(name) or Topic(name, partitions)
+
+    def max_message_bytes(self, name: str) -> int:
+        """Return the largest record that a topic takes, bytes; Kafka's default where the broker does not tell."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, name, configs={"max.message.bytes": None})
+        try:
+            found = self._client.describe_configs([resource], config_filter="all")
+            return int(_value(found, "max.message.bytes"))
+        except (kafka_errors.KafkaError, KeyError, ValueError, TypeError):
+            return DEFAULT_MAX_MESSAGE_BYTES
+
+    def holder(self, group: str, instance_id: str) -> str | None:
+        """Return the member id under which a group knows an instance id, or None."""
+        found = self._client.describe_groups([group])[group]
+        for member in found.get("members", []):
+            if member.get("group_instance_id") == instance_id:
+                return str(member["member_id"])
+        return None
+
+    def remove(self, group: str, instance_id: str) -> None:
+        """Take a static member out of its group; ``close()`` of its consumer does not."""
+        self._client.remove_group_members(group, [MemberToRemove(group_instance_id=instance_id)])
+
+
+def _value(found: Any, key: str) -> Any:
+    if isinstance(found, dict):
+        if key in found:
+            entry = found[key]
+            return entry["value"] if isinstance(entry, dict) else entry
+        for part in found.values():
+            with contextlib.suppress(KeyError):
+                return _value(part, key)
+    raise KeyError(key)
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The three topics, and what fits into the two outputs."""
+
+    input: Topic
+    output: Topic
+    dead_letter: Topic
+    max_decision_bytes: int
+    max_dead_letter_bytes: int
+
+
+def prepare_topics(settings: Settings) -> Topics:
+    """Find the topics, create those that are missing, and read their limits.
+
+    Raises
+    ------
+    BrokerUnavailable, BrokerRefused
+        With one sentence on what to do.
+    """
+    names = settings.topics
+    with Admin(settings.kafka) as admin:
+        source = _ensure(admin, names.input, names.partitions, names)
+        output = _ensure(admin, names.output, source.partitions, names)
+        dead_letter = _ensure(admin, names.dead_letter, source.partitions, names)
+        return Topics(
+            source,
+            output,
+            dead_letter,
+            admin.max_message_bytes(names.output),
+            admin.max_message_bytes(names.dead_letter),
+        )
+
+
+def _ensure(admin: Admin, name: str, partitions: int, settings: TopicSettings) -> Topic:
+    found = admin.find(name)
+    if found is not None:
+        return found
+    if not settings.create_missing:
+        raise BrokerRefused(f"Topic {name} is missing: create it, or set topics.create_missing.")
+    return admin.create(name, partitions, settings)
+
+
+class GroupGuard(Guard):
+    """Asks the group's coordinator who holds our instance id.
+
+    A fenced static member's heartbeat only logs the error and stops: without this look, a bridge
+    whose id was taken would go on fetching for nobody.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def is_taken(self, membership: Membership) -> bool:
+        """See `Guard.is_taken`."""
+        bridge = self._settings.bridge
+        ours = getattr(membership, "member_id", None)
+        try:
+            with self._admin() as admin:
+                holder = admin.holder(bridge.group, bridge.instance_id)
+        except (BrokerUnavailable, BrokerRefused, kafka_errors.KafkaError, KeyError, ValueError):
+            return False
+        return holder is not None and holder != ours
+
+    def leave(self) -> None:
+        """See `Guard.leave`."""
+        bridge = self._settings.bridge
+        with (
+            contextlib.suppress(BrokerUnavailable, BrokerRefused, kafka_errors.KafkaError),
+            self._admin() as admin,
+        ):
+            admin.remove(bridge.group, bridge.instance_id)
+
+    def _admin(self) -> Admin:
+        return Admin(self._settings.kafka.model_copy(update={"connect_timeout_s": 1.0}))

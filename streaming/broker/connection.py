@@ -1,0 +1,149 @@
+"""Turns settings into what kafka-python wants, and its errors into ours."""
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from kafka import errors as kafka_errors  # type: ignore[import-untyped]
+
+from streaming.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    Fenced,
+    MessageTooLarge,
+    PublishFailed,
+    StreamingError,
+)
+from streaming.settings import KafkaSettings, read_secret
+
+Result = TypeVar("Result")
+
+FENCED = (
+    kafka_errors.ProducerFencedError,
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.FencedInstanceIdError,
+)
+TOO_LARGE = (
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+)
+REFUSED = (
+    kafka_errors.AuthorizationError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.UnsupportedVersionError,
+    kafka_errors.KafkaConfigurationError,
+)
+
+
+def client_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
+    """Return the part of the configuration that consumer, producer and admin client share."""
+    config: dict[str, Any] = {
+        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
+        "client_id": client_id,
+        "security_protocol": settings.security_protocol,
+        "request_timeout_ms": int(settings.request_timeout_s * 1000),
+        "bootstrap_timeout_ms": int(settings.request_timeout_s * 1000),
+        # With the default of 30 s a client stands still for up to half a minute after the broker is back.
+        "reconnect_backoff_max_ms": 1000,
+    }
+    if settings.security_protocol.endswith("SSL"):
+        config |= _tls(settings)
+    if settings.security_protocol.startswith("SASL"):
+        config |= _sasl(settings)
+    return config
+
+
+# For consumers and producers; the admin client knows no such setting.
+QUIET = {"metrics_enabled": False}  # a quarter of the cost of sending, and nobody reads them
+
+
+def _tls(settings: KafkaSettings) -> dict[str, Any]:
+    files = {
+        "ssl_cafile": settings.ssl_cafile,
+        "ssl_certfile": settings.ssl_certfile,
+        "ssl_keyfile": settings.ssl_keyfile,
+    }
+    config: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
+    config["ssl_check_hostname"] = settings.ssl_check_hostname
+    if settings.ssl_password is not None:
+        config["ssl_password"] = settings.ssl_password.get_secret_value()
+    return config
+
+
+def _sasl(settings: KafkaSettings) -> dict[str, Any]:
+    password = read_secret(settings.sasl_password, settings.sasl_password_file, "kafka.sasl_password_file")
+    return {
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": password,
+    }
+
+
+def translated(error: Exception, doing: str) -> StreamingError:
+    """Return the error of ours that says what to do about one of kafka-python's.
+
+    Parameters
+    ----------
+    error : Exception
+    doing : str
+        What failed, to begin the sentence with.
+    """
+    causes = _causes(error)
+    text = f"{doing}: {_name(error)}"
+    if any(isinstance(cause, FENCED) for cause in causes):
+        return Fenced(text)
+    if any(isinstance(cause, REFUSED) for cause in causes):
+        return BrokerRefused(
+            f"{text}. Check the address, the credentials and the rights in configs/streaming.yaml."
+        )
+    if any(isinstance(cause, TOO_LARGE) for cause in causes):
+        return MessageTooLarge(text)
+    return PublishFailed(text)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    # kafka-python wraps the reason as an argument of a bare KafkaError, or as its class.
+    found: list[BaseException] = []
+    open_ends: list[Any] = [error]
+    while open_ends and len(found) < 20:
+        one = open_ends.pop()
+        if isinstance(one, type) and issubclass(one, BaseException):
+            one = one()
+        if isinstance(one, BaseException) and not any(one is other for other in found):
+            found.append(one)
+            open_ends += [one.__cause__, one.__context__, *one.args]
+    return found
+
+
+def _name(error: Exception) -> str:
+    text = str(error).strip().split("\n")[0][:200]
+    name = type(error).__name__
+    return text if name in text else f"{name} {text}".strip()
+
+
+def until_reached(attempt: Callable[[], Result], timeout_s: float, servers: str) -> Result:
+    """Repeat an attempt while the broker cannot be reached.
+
+    Raises
+    ------
+    BrokerUnavailable
+        When it could not be reached within `timeout_s` seconds.
+    BrokerRefused
+        At once, when it answers and says no.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return attempt()
+        except kafka_errors.KafkaError as error:
+            ours = translated(error, f"Kafka at {servers} refuses the connection")
+            if isinstance(ours, BrokerRefused):
+                raise ours from error
+            if time.monotonic() > deadline:
+                message = (
+                    f"Kafka cannot be reached at {servers} within {timeout_s:g} s: start it, or set "
+                    "KAFKA_BOOTSTRAP_SERVERS or --bootstrap-servers."
+                )
+                raise BrokerUnavailable(message) from error
+        time.sleep(0.2)

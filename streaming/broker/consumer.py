@@ -1,0 +1,158 @@
+"""Reads the input topic as a member of a consumer group."""
+
+import contextlib
+from collections.abc import Collection
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition  # type: ignore[import-untyped]
+from kafka import errors as kafka_errors
+from kafka.coordinator.assignors.cooperative_sticky import (  # type: ignore[import-untyped]
+    CooperativeStickyAssignor,
+)
+
+from streaming.batch import InputRecord
+from streaming.broker.connection import QUIET, client_config, translated
+from streaming.errors import BrokerUnavailable, NotInGroup
+from streaming.ports import Listener, Membership, Source
+from streaming.settings import Settings
+
+FETCH_MAX_BYTES = 16 * 1024 * 1024  # what the client may hold before poll() asks for it
+
+
+class GroupSource(Source):
+    """The input topic through kafka-python's consumer, raw bytes throughout.
+
+    A deserializer that fails would make ``poll()`` spin for ever, so there is none.
+
+    Parameters
+    ----------
+    settings : Settings
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = settings.topics.input
+        self._consumer: Any = None
+        self._is_paused = False
+        self._first_seen: dict[int, int] = {}  # where a group without commits began
+
+    def start(self, listener: Listener) -> None:
+        """See `Source.start`."""
+        bridge = self._settings.bridge
+        self._consumer = KafkaConsumer(
+            **client_config(self._settings.kafka, f"bridge-{bridge.instance_id}"),
+            **QUIET,
+            group_id=bridge.group,
+            group_instance_id=bridge.instance_id,
+            partition_assignment_strategy=(CooperativeStickyAssignor,),
+            # Not for the input's sake alone: it makes a newcomer wait for offsets in an open transaction.
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            session_timeout_ms=bridge.session_timeout_ms,
+            heartbeat_interval_ms=max(100, bridge.session_timeout_ms // 5),
+            max_poll_interval_ms=bridge.max_poll_interval_ms,
+            fetch_max_bytes=FETCH_MAX_BYTES,
+            retry_backoff_ms=20,
+            allow_auto_create_topics=False,
+        )
+        self._consumer.subscribe([self._topic], listener=_Adapter(listener, self._first_seen))
+
+    def poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
+        """See `Source.poll`."""
+        if self._is_paused:
+            self.pause()  # partitions may have come since
+        try:
+            found = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
+        except kafka_errors.KafkaError as error:
+            if getattr(error, "retriable", False):
+                return []
+            raise translated(error, f"Reading {self._topic}") from error
+        records = []
+        for place, ones in found.items():
+            self._first_seen.setdefault(place.partition, ones[0].offset)
+            records += [_record(one) for one in ones]
+        return records
+
+    def pause(self) -> None:
+        """See `Source.pause`."""
+        self._is_paused = True
+        self._consumer.pause(*self._consumer.assignment())
+
+    def resume(self) -> None:
+        """See `Source.resume`."""
+        if self._is_paused:
+            self._is_paused = False
+            self._consumer.resume(*self._consumer.paused())
+
+    def rewind(self) -> None:
+        """See `Source.rewind`."""
+        timeout_ms = self._settings.kafka.request_timeout_s * 1000
+        try:
+            for place in self._consumer.assignment():
+                committed = self._consumer.committed(place, timeout_ms=timeout_ms)
+                position = self._first_seen.get(place.partition) if committed is None else committed
+                if position is not None:
+                    self._consumer.seek(place, position)
+        except kafka_errors.KafkaError as error:
+            raise BrokerUnavailable(f"Reading the committed offsets: {type(error).__name__}") from error
+
+    def membership(self) -> Membership:
+        """See `Source.membership`."""
+        metadata = self._consumer.group_metadata()
+        if metadata.generation_id < 0 or not metadata.member_id:
+            # Such a commit is taken for one from outside the group, which nothing fences.
+            raise NotInGroup("The bridge is not in its group now.")
+        return Membership(metadata)
+
+    def lags(self) -> dict[int, int]:
+        """See `Source.lags`."""
+        found = {}
+        for place in self._consumer.assignment():
+            end = self._consumer.highwater(place)
+            with contextlib.suppress(kafka_errors.KafkaError):
+                position = self._consumer.position(place, timeout_ms=0)
+                if end is not None and position is not None:
+                    found[place.partition] = max(0, end - position)
+        return found
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        if self._consumer is not None:
+            with contextlib.suppress(kafka_errors.KafkaError):
+                self._consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def _record(found: Any) -> InputRecord:
+    return InputRecord(found.topic, found.partition, found.offset, found.timestamp, found.key, found.value)
+
+
+class _Adapter(ConsumerRebalanceListener):  # type: ignore[misc]  # the base is untyped
+    """Hands kafka-python's rebalance calls on, partitions as numbers.
+
+    They come on the consumer's I/O thread while the bridge's thread waits in ``poll()``: heartbeats
+    stand still until they return, so whoever listens must return well within the session timeout.
+    """
+
+    def __init__(self, listener: Listener, first_seen: dict[int, int]) -> None:
+        self._listener = listener
+        self._first_seen = first_seen
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        self._listener.on_assigned(_numbers(assigned))
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self._listener.on_revoked(_numbers(revoked))
+        self._forget(revoked)
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        self._listener.on_lost(_numbers(lost))
+        self._forget(lost)
+
+    def _forget(self, places: Collection[TopicPartition]) -> None:
+        for place in places:
+            self._first_seen.pop(place.partition, None)
+
+
+def _numbers(places: Collection[TopicPartition]) -> list[int]:
+    return sorted(place.partition for place in places)

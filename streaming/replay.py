@@ -1,0 +1,119 @@
+"""Sends recorded or simulated transactions to a topic, at a rate or flat out."""
+
+import itertools
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from streaming.errors import DataError
+from streaming.files import Transaction, read_transactions
+from streaming.pace import Pace
+
+SIMULATOR = "simulator"
+
+
+class Outlet(Protocol):
+    """Where transactions go: `broker.feed.Feed`, or a list in tests."""
+
+    def send(self, topic: str, key: bytes | None, value: bytes) -> None:
+        """Hand one record over."""
+
+    def flush(self) -> None:
+        """Wait until everything is acknowledged."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay did."""
+
+    transactions: int
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        """Transactions per second."""
+        return self.transactions / self.seconds if self.seconds else 0.0
+
+
+def replay(
+    transactions: Iterable[Transaction],
+    outlet: Outlet,
+    topic: str,
+    pace: Pace,
+    report: Callable[[int], None] = lambda sent: None,
+) -> Replayed:
+    """Send transactions at a pace until they end.
+
+    Parameters
+    ----------
+    transactions : iterable of (key, value)
+    outlet : Outlet
+    topic : str
+    pace : Pace
+    report : callable
+        Told the number sent after each lot.
+
+    Returns
+    -------
+    Replayed
+        Once the broker has acknowledged all.
+    """
+    rows = iter(transactions)
+    begun = time.perf_counter()
+    sent = 0
+    while True:
+        lot = list(itertools.islice(rows, pace.next_lot()))
+        if not lot:
+            break
+        for key, value in lot:
+            outlet.send(topic, key, value)
+        sent += len(lot)
+        report(sent)
+    outlet.flush()
+    return Replayed(sent, time.perf_counter() - begun)
+
+
+def repeated(path: Path, is_looping: bool, limit: int | None) -> Iterator[Transaction]:
+    """Yield the rows of a file once or for ever, but no more than `limit`."""
+    passes = (read_transactions(path) for _ in (itertools.count() if is_looping else range(1)))
+    return itertools.islice(itertools.chain.from_iterable(passes), limit)
+
+
+@contextmanager
+def data_file(data: str, rows: int) -> Iterator[Path]:
+    """Give the file to replay; for ``"simulator"`` one that is simulated now and removed afterwards.
+
+    Raises
+    ------
+    DataError
+        If the simulator is not installed or fails.
+    """
+    if data != SIMULATOR:
+        yield Path(data)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="replay-"))
+    try:
+        yield _simulate(folder / "simulated.parquet", rows)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _simulate(path: Path, rows: int) -> Path:
+    command = [sys.executable, "-m", "training", "simulate", "--rows", str(rows), "--output", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # our own command
+    if done.returncode == 0 and path.is_file():
+        return path
+    if "No module named" in done.stderr:
+        raise DataError(
+            "The simulator belongs to the package `training`, which is not installed here: "
+            "install the group `training`, or give a file to --data."
+        )
+    reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
+    raise DataError(f"The simulator failed: {reason[0]}")
