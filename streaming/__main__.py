@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 
-def _option(section: type[Any], field: str, *names: str) -> Any:
+def _option(section: type[Any], field: str, *names: str) -> Any:  # noqa: ANN401  # typer has no type for it
     """Make an option whose help and default come from the settings, so both are said once."""
     info = section.model_fields[field]
     return typer.Option(*names, help=f"{info.description} (default: {info.default})", show_default=False)
@@ -40,7 +40,7 @@ ClassifyUrl = Annotated[str | None, _option(ServiceSettings, "classify_url", "--
 
 
 @app.command()
-def bridge(  # noqa: PLR0913  # one parameter per flag
+def bridge(  # noqa: PLR0913, PLR0917  # one parameter per flag
     bootstrap_servers: Servers = None,
     classify_url: ClassifyUrl = None,
     input_topic: Input = None,

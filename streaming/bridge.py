@@ -100,7 +100,8 @@ class Bridge(Listener):
         while not self._stopping.is_set():
             attempt += 1
             try:
-                return self._sink.start()
+                self._sink.start()
+                return
             except (BrokerUnavailable, PublishFailed) as error:
                 log.warning("producer_not_started", error=str(error), attempt=attempt)
                 self._backoff.wait(attempt, self._stopping)
@@ -186,8 +187,8 @@ class Bridge(Listener):
 
     def _taken_message(self) -> str:
         return (
-            f"Another bridge runs under instance id {self._bridge.instance_id} in group {self._bridge.group}: "
-            "this one ends. Give each its own --instance-id."
+            f"Another bridge runs under instance id {self._bridge.instance_id} in group "
+            f"{self._bridge.group}: this one ends. Give each its own --instance-id."
         )
 
     def _drain(self) -> None:

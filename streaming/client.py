@@ -165,7 +165,7 @@ def _rejected(body: bytes) -> BatchRejected:
     first: dict[int, RejectedItem] = {}
     for item in items:
         if item is not None:
-            first.setdefault(item.index, item)
+            first.setdefault(item.place, item)
     return BatchRejected("The service refused items of the request.", tuple(first.values()))
 
 

@@ -13,7 +13,7 @@ def dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> Output
     Parameters
     ----------
     record : InputRecord
-        What came in; a tombstone becomes an empty value, since Kafka has no record with neither key nor value.
+        What came in; a tombstone becomes an empty value: kafka-python sends nothing without key and value.
     rejection : Rejection
         Why it cannot be decided.
     at_ms : int

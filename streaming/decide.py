@@ -109,7 +109,7 @@ class _Decision:
             log.warning("service_unavailable", error=str(error), attempt=attempt)
 
     def _without_culprits(self, part: list[int], error: BatchRejected) -> list[list[int]]:
-        culprits = {item.index: item for item in error.items if 0 <= item.index < len(part)}
+        culprits = {item.place: item for item in error.items if 0 <= item.place < len(part)}
         if not culprits:
             # The service cannot say which: halve until it is alone.
             return self._halved(part, Rejection("classify", "rejected", str(error)))

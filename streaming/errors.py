@@ -1,3 +1,4 @@
+# ruff: noqa: N818  # they are named for what happened; the base class says that it is an error
 """Every error of this package, and what the bridge does about each.
 
 ::
@@ -101,7 +102,7 @@ class RejectedItem(NamedTuple):
 
     Attributes
     ----------
-    index : int
+    place : int
         Position in the request.
     reason : str
         The machine-readable ``type`` of the first fault, such as ``"missing"``.
@@ -109,7 +110,7 @@ class RejectedItem(NamedTuple):
         Field and explanation, without the value.
     """
 
-    index: int
+    place: int
     reason: str
     message: str
 

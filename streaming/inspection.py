@@ -10,7 +10,7 @@ from streaming.batch import Rejection
 _decode = msgspec.json.Decoder().decode
 
 
-def inspect(value: bytes | None) -> str | None | Rejection:
+def inspect(value: bytes | None) -> str | Rejection | None:  # noqa: PLR0911  # one per verdict
     """Check that a value is one JSON object with distinct keys.
 
     Parameters

@@ -161,7 +161,7 @@ class Summary:
     def add(self, **amounts: float) -> None:
         """Add amounts by name."""
         with self._lock:
-            self._sums.update(amounts)  # type: ignore[arg-type]  # sums of seconds are fractions
+            self._sums.update(amounts)
 
     def take(self) -> dict[str, float]:
         """Return the sums and begin anew; means in milliseconds instead of sums of seconds."""

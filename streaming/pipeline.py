@@ -1,4 +1,4 @@
-"""Batches between fetched and committed: decided side by side, published in order, bounded in number and bytes.
+"""Batches between fetched and committed: decided side by side, published in order, bounded.
 
 While one batch is being classified the next is fetched and the previous committed. Batches that
 are ready when a transaction begins share it, so transactions grow as the load does.

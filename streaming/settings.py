@@ -188,7 +188,8 @@ class BridgeSettings(Section):
         10.0,
         gt=0,
         le=600,
-        description="own limit round the sends and the commit of one transaction, seconds; after it the producer is replaced",
+        description="own limit round the sends and the commit of one transaction, seconds; "
+        "after it the producer is replaced",
     )
     revoke_timeout_s: float = Field(
         3.0,
@@ -301,7 +302,7 @@ class Settings(BaseSettings):
 class _UsualVariables(PydanticBaseSettingsSource):
     """``KAFKA_BOOTSTRAP_SERVERS``, which other Kafka tools read too."""
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:

@@ -1,12 +1,13 @@
+# ruff: noqa: ANN401  # kafka-python is untyped
 """Looks after topics and membership: created when missing, checked before anything is consumed."""
 
 import contextlib
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import KafkaAdminClient  # type: ignore[import-untyped]
+from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, NewTopic  # type: ignore[import-untyped]
+from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, NewTopic
 
 from streaming.broker.connection import client_config, translated, until_reached
 from streaming.errors import BrokerRefused, BrokerUnavailable
@@ -91,7 +92,7 @@ class Admin:
         return self.find(name) or Topic(name, partitions)
 
     def max_message_bytes(self, name: str) -> int:
-        """Return the largest record that a topic takes, bytes; Kafka's default where the broker does not tell."""
+        """Return the largest record that a topic takes, bytes; Kafka's default when the broker is silent."""
         resource = ConfigResource(ConfigResourceType.TOPIC, name, configs={"max.message.bytes": None})
         try:
             found = self._client.describe_configs([resource], config_filter="all")

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from kafka import errors as kafka_errors  # type: ignore[import-untyped]
+from kafka import errors as kafka_errors
 
 from streaming.errors import (
     BrokerRefused,

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from typing import Any
 
-from kafka import KafkaProducer  # type: ignore[import-untyped]
+from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from streaming.batch import Headers

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401  # kafka-python is untyped
 """Publishes outcomes and offsets in one Kafka transaction; replaces its producer whenever in doubt."""
 
 import contextlib
@@ -5,9 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kafka import KafkaProducer, TopicPartition  # type: ignore[import-untyped]
+from kafka import KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+from kafka.structs import OffsetAndMetadata
 
 from streaming.batch import OutputRecord
 from streaming.broker.connection import QUIET, client_config, translated
