@@ -8,21 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bentos.errors import Overloaded, RequestError, RunnerUnavailable
+from bentos.errors import OverloadedError, RequestError, RunnerUnavailableError
 from bentos.settings import GatewaySettings
 
 
 class Decide(Protocol):
     """Answers a batch: one decision per transaction, in order."""
 
-    async def __call__(self, transactions: Sequence[Any]) -> Sequence[Any]:
-        """Return one decision per transaction."""
+    async def __call__(self, transactions: Sequence[Any], requests: int, queue_s: float) -> Sequence[Any]:
+        """Return one decision per transaction; the rest is for the metrics."""
 
 
 @dataclass(slots=True)
 class _Waiting:
     transactions: Sequence[Any]
     answer: asyncio.Future[Sequence[Any]]
+    since: float
 
 
 class Batcher:
@@ -53,14 +54,14 @@ class Batcher:
 
         Raises
         ------
-        Overloaded
+        OverloadedError
             If the queue has no room; nothing was asked of the runners then.
-        RunnerUnavailable
+        RunnerUnavailableError
             If a runner failed, or was not in time.
         """
         limit = self._settings.max_batch_rows
         if self.queued_rows and self.queued_rows + len(transactions) > self._settings.max_queued_rows:
-            raise Overloaded("Too many transactions are waiting.", self._settings.retry_after_s)
+            raise OverloadedError("Too many transactions are waiting.", self._settings.retry_after_s)
         if len(transactions) <= limit:
             return await self._enqueue(transactions)
         parts = [transactions[start : start + limit] for start in range(0, len(transactions), limit)]
@@ -69,7 +70,7 @@ class Batcher:
 
     def _enqueue(self, transactions: Sequence[Any]) -> asyncio.Future[Sequence[Any]]:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(transactions, loop.create_future())
+        waiting = _Waiting(transactions, loop.create_future(), loop.time())
         self._queue.append(waiting)
         self.queued_rows += len(transactions)
         self._plan_flush(loop)
@@ -97,15 +98,27 @@ class Batcher:
         self.queued_rows -= rows
         return batch
 
+    @property
+    def in_flight(self) -> int:
+        """Batches under way."""
+        return len(self._running)
+
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if self._queue:
             self._flush()
 
     async def _run(self, batch: list[_Waiting]) -> None:
+        waited_s = asyncio.get_running_loop().time() - batch[0].since
+        transactions = (
+            batch[0].transactions
+            if len(batch) == 1
+            else [row for waiting in batch for row in waiting.transactions]
+        )
         try:
-            async with asyncio.timeout(self._deadline_s):
-                decisions = await self._decide([row for waiting in batch for row in waiting.transactions])
+            # What waited behind a stuck hop has used up its time and fails with it: nobody waits twice.
+            async with asyncio.timeout(self._deadline_s - waited_s):
+                decisions = await self._decide(transactions, len(batch), waited_s)
         except TimeoutError:
             self._fail(batch, "The runners did not answer in time.")
         except RequestError as error:
@@ -119,7 +132,7 @@ class Batcher:
     def _fail(self, batch: list[_Waiting], message: str) -> None:
         for waiting in batch:
             if not waiting.answer.done():
-                waiting.answer.set_exception(RunnerUnavailable(message, self._settings.retry_after_s))
+                waiting.answer.set_exception(RunnerUnavailableError(message, self._settings.retry_after_s))
 
 
 def _hand_out(batch: list[_Waiting], decisions: Sequence[Any]) -> None:

@@ -7,27 +7,32 @@ BentoML asks a service for its configuration and its ASGI application; both are 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn, cast
 
-from _bentoml_sdk.service import Service
+from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
+from _bentoml_sdk.service import Service  # type: ignore[import-untyped]
+from bentoml._internal.marshal.dispatcher import CorkDispatcher, Optimizer
 
-from bentos.decoding import Decoder
+from bentos.asgi import Application, Receive, Scope, Send
 from bentos.errors import ReleaseError
-from bentos.front_door import Application, FrontDoor
-from bentos.release import describe, find_release, hand_down
-from bentos.settings import RunnerSettings, Settings, load_settings
-
-if TYPE_CHECKING:
-    from bentos.service import FraudDetection as Gateway
+from bentos.front_door import FrontDoor, Gateway
+from bentos.openapi import document
+from bentos.release import find_release, hand_down
+from bentos.runner_door import RunnerDoor, freezing
+from bentos.settings import RunnerSettings, Settings, TlsSettings, load_settings
 
 # Spans that nobody exports cost 1.7x the throughput.
 UNTRACED = {"excluded_urls": ".*"}
 QUIET = {"access": {"enabled": False}}
 # Longer than any request of ours may take: the gateway's own deadline answers first, with a 503.
-BACKSTOP_S = 60
+BACKSTOP_S = 120
+# How often a dispatcher looks whether the model is free; BentoML's own 1 ms is longer than a batch takes.
+TICKET_S = 0.0002
+# BentoML's default string means TLS 1.0 ciphers.
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
-class ConfiguredService(Service[Any]):
+class ConfiguredService(Service[Any]):  # type: ignore[misc]  # BentoML ships no types
     """A service whose BentoML configuration comes from our settings."""
 
     def inject_config(self) -> None:
@@ -49,13 +54,20 @@ class RunnerService(ConfiguredService):
     def configure(self, settings: Settings) -> None:
         """Set batch sizes, latency bound and workers."""
         super().configure(settings)
-        runner: RunnerSettings = {
-            "NeuralNetRunner": settings.neural_net,
-            "XGBoostRunner": settings.xgboost,
-        }[self.name]
+        runner = self._settings(settings)
         self.config.update({"workers": runner.workers, "threads": 1})
         score = self.apis["score"]
         score.max_batch_size, score.max_latency_ms = runner.max_batch_rows, runner.max_latency_ms
+
+    def to_asgi(self, is_main: bool = True) -> Application:
+        """Return the application uvicorn serves: ours for scores, BentoML's for the rest."""
+        self.inject_config()
+        factory = ServiceAppFactory(self, is_main=is_main)
+        _bound_wait(factory.dispatchers["score"], self._settings(load_settings()).max_wait_ms)
+        return RunnerDoor(factory(), factory.batch_infer)
+
+    def _settings(self, settings: Settings) -> RunnerSettings:
+        return {"NeuralNetRunner": settings.neural_net, "XGBoostRunner": settings.xgboost}[self.name]
 
 
 class GatewayService(ConfiguredService):
@@ -68,28 +80,86 @@ class GatewayService(ConfiguredService):
             {
                 "workers": settings.gateway.workers,
                 "http": {"host": settings.host, "port": settings.port},
+                # Readiness asks the runners itself, over connections that are there anyway.
+                "runner_probe": {"enabled": False},
+                "ssl": _ssl(settings.security.tls),
             }
         )
         try:
             hand_down(find_release(settings.release))
         except ReleaseError as error:
-            sys.stderr.write(f"{error}\n")
-            raise SystemExit(1) from None
+            _give_up(str(error), status=1)
 
-    def __call__(self) -> Any:
+    def __call__(self) -> Gateway:
         """Make the instance and keep it for the front door."""
-        self.instance: Gateway = super().__call__()
-        return self.instance
+        instance: Gateway = super().__call__()
+        self.instance = instance
+        return instance
 
     def to_asgi(self, is_main: bool = True) -> Application:
         """Return the application uvicorn serves."""
         application = super().to_asgi(is_main)
-        request = load_settings().request
-        decoder = Decoder(load_settings().limits, request.max_transactions)
-        return FrontDoor(
-            application,
-            request,
-            decoder,
-            batcher=lambda: self.instance.batcher,
-            info=lambda: describe(self.instance.release),
-        )
+        try:
+            door = FrontDoor(application, load_settings(), lambda: self.instance)
+        except (OSError, ValueError) as error:
+            _give_up(f"API keys: {error}", status=2)
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            await door(scope, receive, freezing(send) if scope["type"] == "lifespan" else send)
+
+        return serve
+
+    @property
+    def openapi_spec(self) -> dict[str, Any]:
+        """Return our document, as ``bentoml build`` stores it."""
+        return document(load_settings())
+
+
+class BoundedOptimizer(Optimizer):
+    """BentoML's estimate of a batch's cost, with the wait it learns from a burst bounded.
+
+    Learned, the wait stays for hours: after a burst one connection waited 100 ms for company that never came.
+    """
+
+    max_wait_s = 0.0
+
+    @property  # type: ignore[override]  # declared int, used as seconds
+    def wait(self) -> float:
+        """Seconds an idle model waits for more rows."""
+        return min(self._wait, self.max_wait_s)
+
+    @wait.setter
+    def wait(self, learned: float) -> None:
+        self._wait = learned
+
+
+def url_of(service: object) -> str | None:
+    """Return where the service a decorator made is served; None if in this process."""
+    return cast("str | None", service.url)  # type: ignore[attr-defined]  # a class only to the type checker
+
+
+def _bound_wait(dispatcher: CorkDispatcher[Any, Any], max_wait_ms: float) -> None:
+    dispatcher.optimizer = BoundedOptimizer(dispatcher.max_latency)
+    dispatcher.optimizer.max_wait_s = max_wait_ms / 1000
+    dispatcher.TICKET_INTERVAL = TICKET_S
+
+
+def _ssl(tls: TlsSettings) -> dict[str, Any]:
+    if tls.certificate_file is None:
+        return {"enabled": False}
+    config: dict[str, Any] = {
+        "enabled": True,
+        "certfile": str(tls.certificate_file),
+        "keyfile": str(tls.key_file),
+        "ciphers": CIPHERS,
+    }
+    if tls.key_password is not None:
+        config["keyfile_password"] = tls.key_password.get_secret_value()
+    if tls.client_ca_file is not None:
+        config |= {"ca_certs": str(tls.client_ca_file), "cert_reqs": 2}  # ssl.CERT_REQUIRED
+    return config
+
+
+def _give_up(message: str, status: int) -> NoReturn:
+    sys.stderr.write(f"{message}\n")
+    raise SystemExit(status)

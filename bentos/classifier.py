@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from bentos.decoding import pack_features
-from bentos.errors import RunnerUnavailable
+from bentos.errors import RunnerUnavailableError
 from bentos.hop import Scorer
+from bentos.metrics import Metrics
 from bentos.policy import RISK_LEVELS, Floats, Verdict, decide
 from bentos.release import Release
+from bentos.wire import Rows
 
 
 class PairScores(msgspec.Struct, gc=False):
@@ -26,6 +29,7 @@ class PairScores(msgspec.Struct, gc=False):
 class Decided(msgspec.Struct, gc=False, omit_defaults=True):
     """One decision on its way out; `bentos.schemas.Decision` is its published form."""
 
+    transaction_id: str | msgspec.UnsetType
     decision: str
     is_fraud: bool
     fraud_probability: float
@@ -33,7 +37,6 @@ class Decided(msgspec.Struct, gc=False, omit_defaults=True):
     scores: PairScores
     release: str
     models: msgspec.Raw
-    transaction_id: str | msgspec.UnsetType = msgspec.UNSET
     reasons: Any = msgspec.UNSET
 
 
@@ -46,15 +49,15 @@ class Classifier:
         What is served.
     neural_net, xgboost : Scorer
         Its runners.
-    retry_after_s : int
-        What a caller is told when a runner answers nonsense.
+    metrics : Metrics
+        Told every score.
     """
 
-    def __init__(self, release: Release, neural_net: Scorer, xgboost: Scorer, retry_after_s: int = 1) -> None:
+    def __init__(self, release: Release, neural_net: Scorer, xgboost: Scorer, metrics: Metrics) -> None:
         self.release = release
         self._neural_net = neural_net
         self._xgboost = xgboost
-        self._retry_after_s = retry_after_s
+        self._metrics = metrics
         tags = {"neural_net": release.neural_net_tag, "xgboost": release.xgboost_tag}
         self._models = msgspec.Raw(msgspec.json.encode(tags))
         self._words = [
@@ -62,36 +65,59 @@ class Classifier:
             for verdict in Verdict
         ]
 
-    async def decide(self, transactions: Sequence[Any]) -> list[Decided]:
-        """Return one decision per transaction, in order."""
+    async def decide(self, transactions: Sequence[Any], requests: int, queue_s: float) -> list[Decided]:
+        """Return one decision per transaction, in order.
+
+        Parameters
+        ----------
+        transactions : sequence
+            As decoded.
+        requests : int
+            How many requests they came with, for the metrics.
+        queue_s : float
+            How long the first of them waited, for the metrics.
+
+        Raises
+        ------
+        RunnerUnavailableError
+            If a runner did not answer, or not with scores.
+        """
+        started = perf_counter()
         rows = pack_features(transactions)
         answers = await asyncio.gather(self._neural_net.score(rows), self._xgboost.score(rows))
-        neural_net, xgboost = (self._checked(scores, len(transactions)) for scores in answers)
-        return self._word(transactions, neural_net, xgboost)
-
-    def _checked(self, scores: Any, length: int) -> Floats:
-        """Return the scores as float64; fewer, more, or impossible ones never become a decision."""
-        checked: Floats = scores.astype(np.float64)
-        if checked.shape != (length,) or not np.all((checked >= 0) & (checked <= 1)):
-            raise RunnerUnavailable("A runner gave an answer that is not a score.", self._retry_after_s)
-        return checked
+        answered = perf_counter()
+        neural_net, xgboost = (_checked(scores, len(transactions)) for scores in answers)
+        decisions = self._word(transactions, neural_net, xgboost)
+        self._metrics.batch(
+            len(transactions), requests, queue_s, answered - started, perf_counter() - answered
+        )
+        return decisions
 
     def _word(self, transactions: Sequence[Any], neural_net: Floats, xgboost: Floats) -> list[Decided]:
-        release = self.release
-        codes = decide(neural_net, xgboost, release.thresholds).tolist()
-        probabilities = release.calibration.probability(neural_net, xgboost).tolist()
-        words, number, models = self._words, release.number, self._models
-        return [
-            Decided(
-                *words[code][:2],
-                probability,
-                words[code][2],
-                PairScores(network, trees),
-                number,
-                models,
-                row.transaction_id,
+        codes = decide(neural_net, xgboost, self.release.thresholds)
+        probabilities = self.release.calibration.probability(neural_net, xgboost)
+        self._metrics.scored(neural_net, xgboost, probabilities, np.bincount(codes, minlength=3).tolist())
+        words, number, models = self._words, self.release.number, self._models
+        decisions = []
+        for row, code, probability, network, trees in zip(
+            transactions,
+            codes.tolist(),
+            probabilities.tolist(),
+            neural_net.tolist(),
+            xgboost.tolist(),
+            strict=True,
+        ):
+            word, is_fraud, risk = words[code]
+            scores = PairScores(network, trees)
+            decisions.append(
+                Decided(row.transaction_id, word, is_fraud, probability, risk, scores, number, models)
             )
-            for row, code, probability, network, trees in zip(
-                transactions, codes, probabilities, neural_net.tolist(), xgboost.tolist(), strict=True
-            )
-        ]
+        return decisions
+
+
+def _checked(scores: Rows, length: int) -> Floats:
+    """Return the scores as float64; fewer, more, or impossible ones never become a decision."""
+    checked = scores.astype(np.float64)
+    if checked.shape != (length,) or not np.all((checked >= 0) & (checked <= 1)):
+        raise RunnerUnavailableError("A runner gave an answer that is not a score.")
+    return checked

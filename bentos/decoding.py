@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from pydantic import ValidationError
 
-from bentos.errors import Detail, MalformedRequest, TooManyTransactions
+from bentos.errors import Detail, ListTooLongError, MalformedError
 from bentos.release import FEATURE_NAMES
 from bentos.schemas import MAX_ID_CHARACTERS, feature_range, transaction_model
 from bentos.settings import LimitSettings
@@ -52,9 +52,9 @@ class Decoder:
 
         Raises
         ------
-        MalformedRequest
+        MalformedError
             If anything in it is against the contract.
-        TooManyTransactions
+        ListTooLongError
             If the list is over the limit.
         """
         if not body.isascii():
@@ -72,13 +72,13 @@ class Decoder:
 
     def _require_length(self, length: int) -> None:
         if length == 0:
-            raise MalformedRequest(
+            raise MalformedError(
                 "The list is empty.",
                 [Detail(loc=[], type="too_short", msg="List should have at least 1 item")],
                 reason="empty_list",
             )
         if length > self._max_transactions:
-            raise TooManyTransactions(f"At most {self._max_transactions} transactions per request.")
+            raise ListTooLongError(f"At most {self._max_transactions} transactions per request.")
 
     def _refuse(self, body: bytes) -> None:
         """Look again at a body the typed decoder refused, and raise everything wrong with it."""
@@ -150,7 +150,7 @@ def _require_utf8(body: bytes) -> None:
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:
-        raise MalformedRequest("The body is not valid UTF-8.", reason="encoding") from None
+        raise MalformedError("The body is not valid UTF-8.", reason="encoding") from None
 
 
 def _may_repeat_keys(body: bytes, rows: Sequence[Transaction]) -> bool:
@@ -170,11 +170,11 @@ def _split(body: bytes) -> tuple[list[bytes], bool]:
             return [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])], False
         return [bytes(msgspec.json.decode(body, type=msgspec.Raw))], True
     except (msgspec.DecodeError, RecursionError, ValueError):
-        raise MalformedRequest("The body is not JSON.", reason="not_json") from None
+        raise MalformedError("The body is not JSON.", reason="not_json") from None
 
 
 def _repeated_keys(row: bytes) -> list[str]:
-    """Return the keys that come twice in the object `row`; those of nested objects are ignored as they are."""
+    """Return the keys that come twice in the object `row`; nested objects are ignored."""
     values = msgspec.json.decode(row, type=dict[str, msgspec.Raw])
     quotes = 2 * len(values) + sum(bytes(value).count(_QUOTE) for value in values.values())
     if row.count(_QUOTE) == quotes:
@@ -196,10 +196,10 @@ def _repeated_keys_details(row: bytes, place: list[int | str]) -> list[Detail]:
     ]
 
 
-def _bad_transactions(details: list[Detail], reason: str = "invalid_transaction") -> MalformedRequest:
+def _bad_transactions(details: list[Detail], reason: str = "invalid_transaction") -> MalformedError:
     if not details:
-        return MalformedRequest("The body is not JSON.", reason="not_json")
+        return MalformedError("The body is not JSON.", reason="not_json")
     items = {tuple(detail["loc"][:1]) for detail in details}
-    return MalformedRequest(
+    return MalformedError(
         f"{len(items)} invalid transaction{'s' if len(items) > 1 else ''}", details, reason=reason
     )

@@ -3,28 +3,33 @@
 ::
 
     ServingError
-    ├── ReleaseError           no pair of models to serve (at start; never an answer)
-    └── RequestError           an answer with a status
-        ├── MalformedRequest   400
-        ├── Unauthorized       401
-        ├── BodyTimeout        408
-        ├── BodyTooLarge       413
-        ├── TooManyTransactions 413
-        ├── UnsupportedMedia   415
-        └── Unavailable        503, with Retry-After
-            ├── Overloaded
-            └── RunnerUnavailable
+    ├── ReleaseError                    no pair of models to serve (at start; never an answer)
+    └── RequestError                    an answer with a status
+        ├── MalformedError              400
+        ├── UnauthorizedError           401
+        ├── NotFoundError               404
+        ├── MethodError                 405
+        ├── BodyTimeoutError            408
+        ├── BodyTooLargeError           413
+        ├── ListTooLongError            413
+        ├── MediaTypeError              415
+        └── UnavailableError            503, with Retry-After
+            ├── OverloadedError
+            └── RunnerUnavailableError
 
 No message names a value of a transaction: an answer may be logged by whoever receives it.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, TypedDict
+from collections.abc import Iterable
+from typing import TypedDict
+
+Headers = list[tuple[bytes, bytes]]
 
 
 class Detail(TypedDict):
-    """One thing wrong with a request body, and where."""
+    """One thing wrong with a request, and where."""
 
     loc: list[int | str]
     type: str
@@ -50,8 +55,9 @@ class RequestError(ServingError):
         Every bad item, where that is known.
     """
 
-    status: ClassVar[int] = 400
-    reason: ClassVar[str] = "malformed"
+    status: int = 400
+    reason: str = "malformed"
+    """How the metrics call it."""
 
     def __init__(self, message: str, detail: list[Detail] | None = None) -> None:
         super().__init__(message)
@@ -59,20 +65,28 @@ class RequestError(ServingError):
         self.detail = detail or []
 
     @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self) -> Headers:
         """Headers the answer carries besides its type and length."""
         return []
 
 
-class MalformedRequest(RequestError):
-    """The body is not what the contract says."""
+class MalformedError(RequestError):
+    """The request is not what the contract says.
+
+    Parameters
+    ----------
+    message, detail
+        As in `RequestError`.
+    reason : str
+        How the metrics call it.
+    """
 
     def __init__(self, message: str, detail: list[Detail] | None = None, reason: str = "malformed") -> None:
         super().__init__(message, detail)
-        self.reason = reason  # type: ignore[misc]  # a class-wide default, narrowed by the decoder
+        self.reason = reason
 
 
-class Unauthorized(RequestError):
+class UnauthorizedError(RequestError):
     """No key, or not one of ours; which of the two is not said."""
 
     status = 401
@@ -82,40 +96,76 @@ class Unauthorized(RequestError):
         super().__init__("unauthorized")
 
     @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self) -> Headers:
         """Name the scheme, as RFC 9110 asks of every 401."""
         return [(b"www-authenticate", b"Bearer")]
 
 
-class BodyTimeout(RequestError):
+class NotFoundError(RequestError):
+    """No such path."""
+
+    status = 404
+    reason = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("There is nothing here; /docs.json lists what there is.")
+
+
+class MethodError(RequestError):
+    """The path exists, but not for this method."""
+
+    status = 405
+    reason = "method"
+
+    def __init__(self, allowed: Iterable[str]) -> None:
+        self._allowed = ", ".join(allowed)
+        super().__init__(f"Use {self._allowed} here.")
+
+    @property
+    def headers(self) -> Headers:
+        """Name the methods, as RFC 9110 asks of every 405."""
+        return [(b"allow", self._allowed.encode())]
+
+
+class BodyTimeoutError(RequestError):
     """The body did not arrive in time."""
 
     status = 408
     reason = "slow_body"
 
+    @property
+    def headers(self) -> Headers:
+        """Close: what is left of the body would be taken for the next request."""
+        return [(b"connection", b"close")]
 
-class BodyTooLarge(RequestError):
+
+class BodyTooLargeError(RequestError):
     """More bytes than the limit."""
 
     status = 413
     reason = "body_too_large"
 
+    @property
+    def headers(self) -> Headers:
+        """Close: the rest of the body is not read."""
+        return [(b"connection", b"close")]
 
-class TooManyTransactions(RequestError):
+
+class ListTooLongError(RequestError):
     """More transactions than the limit."""
 
     status = 413
     reason = "list_too_long"
 
 
-class UnsupportedMedia(RequestError):
+class MediaTypeError(RequestError):
     """The body is not declared as JSON."""
 
     status = 415
     reason = "media_type"
 
 
-class Unavailable(RequestError):
+class UnavailableError(RequestError):
     """Not now; worth trying again after `retry_after_s`."""
 
     status = 503
@@ -126,18 +176,18 @@ class Unavailable(RequestError):
         self.retry_after_s = retry_after_s
 
     @property
-    def headers(self) -> list[tuple[bytes, bytes]]:
+    def headers(self) -> Headers:
         """Say when to come back."""
         return [(b"retry-after", str(self.retry_after_s).encode())]
 
 
-class Overloaded(Unavailable):
+class OverloadedError(UnavailableError):
     """The queue is full."""
 
     reason = "overloaded"
 
 
-class RunnerUnavailable(Unavailable):
+class RunnerUnavailableError(UnavailableError):
     """A runner is dead, restarting, or slower than the deadline."""
 
     reason = "runner_unavailable"

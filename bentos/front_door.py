@@ -1,42 +1,66 @@
-"""``POST /classify`` on plain ASGI, before BentoML's own middleware and routing, which cost more than the models.
+"""The public ASGI application: keys, limits and ``POST /classify``, before BentoML's middleware and routing.
 
-Everything else passes through to BentoML's application untouched.
+BentoML's own path through tracing, metrics and validation costs more than both models. What is not
+answered here goes to BentoML's application, and nothing else gets that far.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+import sys
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
-from bentos.batching import Batcher
-from bentos.decoding import Decoder
-from bentos.errors import (
-    BodyTimeout,
-    BodyTooLarge,
-    MalformedRequest,
-    RequestError,
-    UnsupportedMedia,
+from bentos.asgi import (
+    Application,
+    BodyOverLimitError,
+    ClientGoneError,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_answer,
 )
-from bentos.settings import RequestSettings
+from bentos.desk import Answer, Desk
+from bentos.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    Headers,
+    MalformedError,
+    MediaTypeError,
+    MethodError,
+    NotFoundError,
+    OverloadedError,
+    RequestError,
+)
+from bentos.metrics import Metrics
+from bentos.security import Guard
+from bentos.settings import Settings
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-CLASSIFY_PATH = "/classify"
-INFO_PATH = "/info"
-JSON_HEADER = (b"content-type", b"application/json")
+CLASSIFY = "/classify"
+PASSED_ON = frozenset({"/healthz", "/livez", "/readyz", "/metrics", "/schema.json"})
+ASSETS = "/static_content/"
+JSON: Headers = [(b"content-type", b"application/json")]
+HTML: Headers = [
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"content-security-policy", b"default-src 'self' 'unsafe-inline' data:"),
+]
+READ_METHODS = ("GET", "HEAD")
 _encode = msgspec.json.Encoder().encode
 
 
-class Gone(Exception):
-    """The caller hung up before the body was complete."""
+class Gateway(Protocol):
+    """What the front door needs of the service's instance, which exists only after start-up."""
+
+    desk: Desk
+    metrics: Metrics
+    page: bytes
+    openapi: bytes
+    info: bytes
 
 
 class FrontDoor:
@@ -46,101 +70,125 @@ class FrontDoor:
     ----------
     application : Application
         BentoML's own.
-    settings : RequestSettings
-        What a request may be.
-    decoder : Decoder
-        Body to transactions.
-    batcher : callable
-        Returns the batcher; the service's instance exists only after start-up.
-    info : callable
-        Returns what ``GET /info`` answers.
+    settings : Settings
+        Limits and keys.
+    gateway : callable
+        Returns the service's instance.
+
+    Raises
+    ------
+    OSError, ValueError
+        If keys are to be read from a file that is missing or empty.
     """
 
-    def __init__(
-        self,
-        application: Application,
-        settings: RequestSettings,
-        decoder: Decoder,
-        batcher: Callable[[], Batcher],
-        info: Callable[[], Mapping[str, Any]],
-    ) -> None:
+    def __init__(self, application: Application, settings: Settings, gateway: Callable[[], Gateway]) -> None:
         self._application = application
         self._settings = settings
-        self._decoder = decoder
-        self._batcher = batcher
-        self._info = info
+        self._guard = Guard(settings.security)
+        self._gateway = gateway
+        self._requests = 0
+        self._buffered_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer /classify and /info here, hand everything else on."""
-        path = scope["path"] if scope["type"] == "http" else ""
-        if path == CLASSIFY_PATH and scope["method"] == "POST":
-            await self._answer(scope, receive, send)
-        elif path == INFO_PATH and scope["method"] in ("GET", "HEAD"):
-            await _respond(send, 200, [], _encode(self._info()))
-        else:
+        """Answer one request, or run BentoML's life cycle."""
+        if scope["type"] != "http":
             await self._application(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            status, headers, body = 200, [], await self._classify(scope, receive)
-        except RequestError as error:
-            status, headers = error.status, error.headers
-            body = _encode({"error": error.message, "detail": error.detail})
-        except Gone:
             return
-        await _respond(send, status, headers, body)
-
-    async def _classify(self, scope: Scope, receive: Receive) -> bytes:
         headers = dict(scope["headers"])
-        _require_json(headers.get(b"content-type", b""))
-        wants_reasons = _wants_reasons(scope["query_string"])
-        body = await self._read(headers, receive)
-        transactions, is_single = self._decoder.decode(body)
-        decisions = await self._batcher().submit(transactions)
-        return _encode(decisions[0] if is_single else decisions)
-
-    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        limit = self._settings.max_body_bytes
-        if int(headers.get(b"content-length", b"0")) > limit:
-            raise self._too_large()
         try:
-            async with asyncio.timeout(self._settings.body_timeout_s):
-                return await self._gather(receive, limit)
+            self._guard.admit(scope["path"], headers)
+            if scope["path"] == CLASSIFY:
+                await self._classify(scope, headers, receive, send)
+            else:
+                await self._serve(scope, receive, send)
+        except RequestError as error:
+            self._gateway().metrics.refused(error.reason)
+            await _send_error(send, error)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer everything but /classify; only reading methods, only known paths."""
+        path = scope["path"]
+        answers: dict[str, Callable[[], tuple[Headers, bytes]]] = {
+            "/info": lambda: (JSON, self._gateway().info),
+            "/docs.json": lambda: (JSON, self._gateway().openapi),
+            "/": lambda: (HTML, self._gateway().page),
+        }
+        if path not in answers and path not in PASSED_ON and not path.startswith(ASSETS):
+            raise NotFoundError
+        if scope["method"] not in READ_METHODS:
+            raise MethodError(READ_METHODS)
+        if path in answers:
+            headers, body = answers[path]()
+            await send_answer(send, 200, headers, body)
+            return
+        if path == "/metrics":
+            self._gateway().metrics.hand_over()
+        await self._application(scope, receive, send)
+
+    async def _classify(
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        started = perf_counter()
+        if scope["method"] != "POST":
+            raise MethodError(("POST",))
+        received = started
+        answer = Answer(b"", 0, 0.0, 0.0)
+        try:
+            _require_json(headers)
+            wants_reasons = _wants_reasons(scope["query_string"])
+            body = await self._receive(headers, receive)
+            received = perf_counter()
+            answer = await self._gateway().desk.answer(body, wants_reasons)
+            status = 200
+            await send_answer(send, status, JSON, answer.body)
+        except RequestError as error:
+            status = error.status
+            self._gateway().metrics.refused(error.reason)
+            await _send_error(send, error)
+        except ClientGoneError:
+            self._gateway().metrics.refused("client_gone")
+            return
+        total = perf_counter() - started
+        self._gateway().metrics.answered(status, total, received - started, answer.decode_s, answer.encode_s)
+        if self._settings.log.access:
+            _log(scope, status, total, answer.transactions)
+
+    async def _receive(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """Return the body, within the limits of size, time and memory."""
+        limits = self._settings.request
+        # A body of unannounced length counts as the longest.
+        expected = int(headers.get(b"content-length", limits.max_body_bytes))
+        if expected > limits.max_body_bytes and b"content-length" in headers:
+            raise BodyTooLargeError(f"The body is over {limits.max_body_bytes} bytes.")
+        if self._requests and self._buffered_bytes + expected > limits.max_buffered_bytes:
+            raise OverloadedError("Too many bytes are waiting.", self._settings.gateway.retry_after_s)
+        self._requests += 1
+        self._buffered_bytes += expected
+        try:
+            async with asyncio.timeout(limits.body_timeout_s):
+                return await read_body(receive, limits.max_body_bytes)
         except TimeoutError:
-            raise BodyTimeout("The body did not arrive in time.") from None
-
-    async def _gather(self, receive: Receive, limit: int) -> bytes:
-        chunks: list[bytes] = []
-        length = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Gone
-            chunk = message.get("body", b"")
-            if not chunks and not message.get("more_body", False):
-                return chunk if len(chunk) <= limit else self._raise_too_large()
-            length += len(chunk)
-            if length > limit:
-                raise self._too_large()
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
-
-    def _raise_too_large(self) -> bytes:
-        raise self._too_large()
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body is over {self._settings.max_body_bytes} bytes.")
+            raise BodyTimeoutError("The body did not arrive in time.") from None
+        except BodyOverLimitError:
+            raise BodyTooLargeError(f"The body is over {limits.max_body_bytes} bytes.") from None
+        finally:
+            self._requests -= 1
+            self._buffered_bytes -= expected
 
 
-def _require_json(media_type: bytes) -> None:
-    """Refuse every declared type but JSON; parameters such as a charset of UTF-8 are fine."""
-    name, _, parameters = media_type.partition(b";")
+def _require_json(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse every declared type but JSON in UTF-8, and every encoding."""
+    declared = headers.get(b"content-type", b"")
+    if declared == b"application/json" and b"content-encoding" not in headers:
+        return
+    name, _, parameters = declared.partition(b";")
     if name.strip().lower() != b"application/json":
-        raise UnsupportedMedia("The body must be application/json.")
+        raise MediaTypeError("The body must be application/json.")
     charset = parameters.strip().lower().replace(b'"', b"")
     if charset.startswith(b"charset=") and charset[8:] not in (b"utf-8", b"utf8", b"us-ascii"):
-        raise UnsupportedMedia("The body must be UTF-8.")
+        raise MediaTypeError("The body must be UTF-8.")
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise MediaTypeError("The body must not be compressed.")
 
 
 def _wants_reasons(query: bytes) -> bool:
@@ -149,14 +197,27 @@ def _wants_reasons(query: bytes) -> bool:
     answers = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("explain", ["false"])
     if len(answers) == 1 and answers[0] in ("true", "false"):
         return answers[0] == "true"
-    raise MalformedRequest(
+    raise MalformedError(
         "explain is true or false.",
         [{"loc": ["query", "explain"], "type": "bool_parsing", "msg": "Input should be true or false"}],
         reason="query",
     )
 
 
-async def _respond(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [JSON_HEADER, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
+async def _send_error(send: Send, error: RequestError) -> None:
+    body = _encode({"error": error.message, "detail": error.detail})
+    await send_answer(send, error.status, [*JSON, *error.headers], body)
+
+
+def _log(scope: Scope, status: int, total_s: float, transactions: int) -> None:
+    """Write one line about a request: nothing it brought, not even its query."""
+    line: dict[str, Any] = {
+        "event": "request",
+        "path": scope["path"],
+        "status": status,
+        "duration_ms": round(total_s * 1000, 3),
+        "transactions": transactions,
+        "client": (scope.get("client") or ("",))[0],
+    }
+    sys.stdout.write(_encode(line).decode() + "\n")
+    sys.stdout.flush()

@@ -7,16 +7,21 @@ others in flight. This one speaks to the same endpoint of the same runner.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 import httptools
 import numpy as np
 
-from bentos.errors import RunnerUnavailable
-from bentos.wire import FLOAT32, MEDIA_TYPE, Rows
+from bentos.errors import RunnerUnavailableError
+from bentos.wire import FLOAT32, MEDIA_TYPE, Rows, rows_of
 
 HTTP_OK = 200
+HEAD = b"POST %b HTTP/1.1\r\nHost: runner\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+READY = b"GET /readyz HTTP/1.1\r\nHost: runner\r\n\r\n"
+PROBE_TIMEOUT_S = 1.0
+PROBE_INTERVAL_S = 0.1
 
 
 class Scorer(Protocol):
@@ -28,9 +33,18 @@ class Scorer(Protocol):
     async def contributions(self, rows: bytes) -> Rows:
         """Return one row of contributions per row of `rows`."""
 
+    async def is_ready(self, timeout_s: float) -> bool:
+        """Say whether the runner answers within `timeout_s`."""
+
+    def close(self) -> None:
+        """Give up what was opened."""
+
 
 class RunnerClient:
     """A runner in another process.
+
+    After a failure every call fails at once until a probe has been answered, so that callers are told to
+    come back instead of waiting for a process that is being started again.
 
     Parameters
     ----------
@@ -38,54 +52,77 @@ class RunnerClient:
         How messages and metrics call it.
     url : str
         ``file:///path/of/socket`` or ``tcp://host:port``, as BentoML hands it out.
-    retry_after_s : int
-        What a refused caller is told.
+    on_change : callable, optional
+        Told ``name, True`` when the runner answers again and ``name, False`` when it stops.
     """
 
-    def __init__(self, name: str, url: str, retry_after_s: int = 1) -> None:
+    def __init__(
+        self, name: str, url: str, on_change: Callable[[str, bool], None] = lambda name, is_up: None
+    ) -> None:
         self.name = name
         self._url = urlsplit(url)
-        self._retry_after_s = retry_after_s
+        self._on_change = on_change
         self._idle: list[_Connection] = []
+        self._probe: asyncio.Task[None] | None = None
 
     async def score(self, rows: bytes) -> Rows:
         """Return one score per row; rows are float32 features, row after row.
 
         Raises
         ------
-        RunnerUnavailable
+        RunnerUnavailableError
             If the runner does not answer as it should.
         """
         return np.frombuffer(await self._post(b"/score", rows), FLOAT32)
 
     async def contributions(self, rows: bytes) -> Rows:
         """Return one row of contributions per row; raises as `score` does."""
-        answer = np.frombuffer(await self._post(b"/contributions", rows), FLOAT32)
-        return answer.reshape(-1, 30)
+        return rows_of(await self._post(b"/contributions", rows))
 
     async def is_ready(self, timeout_s: float) -> bool:
         """Say whether the runner answers within `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._exchange(b"GET /readyz HTTP/1.1\r\nHost: runner\r\n\r\n", b"")
-        except (RunnerUnavailable, TimeoutError):
+                status, _ = await self._exchange(READY, b"")
+        except (OSError, TimeoutError):
             return False
-        return True
+        return status == HTTP_OK
 
     def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections and stop probing."""
+        if self._probe is not None:
+            self._probe.cancel()
         while self._idle:
             self._idle.pop().close()
 
     async def _post(self, path: bytes, body: bytes) -> bytes:
-        head = b"POST %b HTTP/1.1\r\nHost: runner\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
-            path,
-            MEDIA_TYPE.encode(),
-            len(body),
-        )
-        return await self._exchange(head, body)
+        if self._probe is not None:
+            raise RunnerUnavailableError(f"The {self.name} runner is being started again.")
+        head = HEAD % (path, MEDIA_TYPE.encode(), len(body))
+        try:
+            status, answer = await self._exchange(head, body)
+        except (OSError, asyncio.CancelledError) as error:
+            # Cancelled means over the deadline: slow is treated as dead until it answers a probe.
+            self._start_probing()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise RunnerUnavailableError(f"The {self.name} runner is not available.") from None
+        if status != HTTP_OK:
+            raise RunnerUnavailableError(f"The {self.name} runner is overloaded.")
+        return answer
 
-    async def _exchange(self, head: bytes, body: bytes) -> bytes:
+    def _start_probing(self) -> None:
+        if self._probe is None:
+            self._on_change(self.name, False)
+            self._probe = asyncio.get_running_loop().create_task(self._probe_until_ready())
+
+    async def _probe_until_ready(self) -> None:
+        while not await self.is_ready(PROBE_TIMEOUT_S):
+            await asyncio.sleep(PROBE_INTERVAL_S)
+        self._probe = None
+        self._on_change(self.name, True)
+
+    async def _exchange(self, head: bytes, body: bytes) -> tuple[int, bytes]:
         while self._idle:
             # The runner closes what idles for 5 s, perhaps just now: asking again elsewhere is safe, a
             # score changes nothing.
@@ -93,21 +130,16 @@ class RunnerClient:
                 return await self._ask(self._idle.pop(), head, body)
             except ConnectionError:
                 continue
-        try:
-            return await self._ask(await self._connect(), head, body)
-        except OSError:
-            raise self._unavailable() from None
+        return await self._ask(await self._connect(), head, body)
 
-    async def _ask(self, connection: _Connection, head: bytes, body: bytes) -> bytes:
+    async def _ask(self, connection: _Connection, head: bytes, body: bytes) -> tuple[int, bytes]:
         try:
-            status, answer = await connection.ask(head, body)
+            answer = await connection.ask(head, body)
         except BaseException:
             connection.close()  # half an answer may still be on its way
             raise
         if connection.is_open:
             self._idle.append(connection)
-        if status != HTTP_OK:
-            raise self._unavailable()
         return answer
 
     async def _connect(self) -> _Connection:
@@ -115,11 +147,9 @@ class RunnerClient:
         if self._url.scheme == "file":
             made = await loop.create_unix_connection(_Connection, unquote(self._url.path))
         else:
-            made = await loop.create_connection(_Connection, self._url.hostname, self._url.port)
+            host, port = str(self._url.hostname), int(self._url.port or 80)
+            made = await loop.create_connection(_Connection, host, port)
         return made[1]
-
-    def _unavailable(self) -> RunnerUnavailable:
-        return RunnerUnavailable(f"The {self.name} runner is not available.", self._retry_after_s)
 
 
 class _Connection(asyncio.Protocol):
@@ -172,35 +202,41 @@ class _Connection(asyncio.Protocol):
             self._answer.set_exception(ConnectionResetError())
 
 
+class LocalScorer(Protocol):
+    """A runner service's instance."""
+
+    async def score(self, features: Rows, /) -> Rows:
+        """Return one score per row."""
+
+    async def contributions(self, features: Rows, /) -> Rows:
+        """Return one row of contributions per row."""
+
+
 class LocalRunner:
     """A runner in this process, as under ``bentoml serve --development``.
 
     Parameters
     ----------
-    instance : object
+    instance : NeuralNetRunner or XGBoostRunner
         The runner service's instance.
     """
 
-    def __init__(self, instance: Any) -> None:
+    def __init__(self, instance: LocalScorer) -> None:
         self._instance = instance
 
     async def score(self, rows: bytes) -> Rows:
         """Return one score per row."""
-        scores: Rows = await self._instance.score(_rows(rows))
+        scores: Rows = await self._instance.score(rows_of(rows))
         return scores
 
     async def contributions(self, rows: bytes) -> Rows:
         """Return one row of contributions per row."""
-        contributions: Rows = await self._instance.contributions(_rows(rows))
+        contributions: Rows = await self._instance.contributions(rows_of(rows))
         return contributions
 
-    async def is_ready(self, timeout_s: float) -> bool:  # noqa: ARG002
+    async def is_ready(self, timeout_s: float) -> bool:
         """Say yes: it is part of this process."""
         return True
 
     def close(self) -> None:
         """Do nothing: BentoML closes it."""
-
-
-def _rows(rows: bytes) -> Rows:
-    return np.frombuffer(rows, FLOAT32).reshape(-1, 30)

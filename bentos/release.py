@@ -113,7 +113,7 @@ def _nothing_to_serve(pinned: str | None) -> str:
 
 def _read(neural_net_tag: str, xgboost_tag: str) -> Release:
     network, trees = bentoml.models.get(neural_net_tag), bentoml.models.get(xgboost_tag)
-    document = network.info.metadata
+    document: Mapping[str, Any] = network.info.metadata
     if tuple(document["feature_names"]) != FEATURE_NAMES:
         raise ReleaseError(f"{neural_net_tag} was trained on other features than this service takes.")
     number, fingerprint = _identity(network)
@@ -140,7 +140,8 @@ def _calibration(document: Mapping[str, Any]) -> Calibration:
 
 
 def _registered(*models: bentoml.Model) -> dict[str, Mapping[str, str]]:
-    return {model.tag.name: model.info.metadata.get("model", {}) for model in models}
+    documents: dict[str, Mapping[str, Any]] = {model.tag.name: model.info.metadata for model in models}
+    return {name: document.get("model", {}) for name, document in documents.items()}
 
 
 def _folder(tag: str) -> Path:

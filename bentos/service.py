@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import bentoml
 import msgspec
 
 from bentos.batching import Batcher
-from bentos.bento import GatewayService
+from bentos.bento import GatewayService, url_of
 from bentos.classifier import Classifier
 from bentos.decoding import Decoder
+from bentos.desk import Desk
+from bentos.explain import Explainer
 from bentos.hop import LocalRunner, RunnerClient, Scorer
+from bentos.metrics import Metrics
+from bentos.openapi import PAGE, document
 from bentos.release import describe, find_release
 from bentos.runners import NeuralNetRunner, XGBoostRunner
 from bentos.settings import load_settings
+from bentos.wire import api, on_shutdown, on_startup
+
+Payload = Any
+"""One JSON object or a list of them."""
+READY_TIMEOUT_S = 1.0
+HAND_OVER_S = 1.0
 
 
 @bentoml.service(name="fraud_detection", service_class=GatewayService)
@@ -26,32 +38,57 @@ class FraudDetection:
 
     def __init__(self) -> None:
         settings = load_settings()
-        self.release = find_release(settings.release)
-        self._runners = (
-            _runner(NeuralNetRunner, "neural_net", lambda: self.neural_net),
-            _runner(XGBoostRunner, "xgboost", lambda: self.xgboost),
+        release = find_release(settings.release)
+        self.metrics = Metrics()
+        self.metrics.serve(release)
+        self._runners = self._find_runners()
+        classifier = Classifier(release, *self._runners, self.metrics)
+        self._batcher = Batcher(classifier.decide, settings.gateway)
+        self.desk = Desk(
+            Decoder(settings.limits, settings.request.max_transactions),
+            self._batcher,
+            Explainer(release.calibration, *self._runners, settings.explain),
         )
-        self._decoder = Decoder(settings.limits, settings.request.max_transactions)
-        classifier = Classifier(self.release, *self._runners, settings.gateway.retry_after_s)
-        self.batcher = Batcher(classifier.decide, settings.gateway)
+        self.page = PAGE
+        self.openapi = json.dumps(document(settings)).encode()
+        self.info = msgspec.json.encode(describe(release))
 
-    @bentoml.api
-    async def classify(self, payload: Any, /) -> Any:
-        """Decide one transaction, or each of a list."""
-        transactions, is_single = self._decoder.decode(msgspec.json.encode(payload))
-        decisions = msgspec.to_builtins(await self.batcher.submit(transactions))
-        return decisions[0] if is_single else decisions
+    @api
+    async def classify(self, payload: Payload, /) -> Payload:
+        """Decide one transaction, or each of a list.
 
-    @bentoml.api
-    async def info(self) -> dict[str, Any]:
-        """Return what is served: release, tags, thresholds, calibration, lineage and metrics."""
-        return describe(self.release)
+        For callers in this process; over HTTP `bentos.front_door` answers the same path.
+        """
+        answer = await self.desk.answer(msgspec.json.encode(payload))
+        return msgspec.json.decode(answer.body)
+
+    @on_startup
+    async def start_telling(self) -> None:
+        """Hand metrics over every second, so that a scrape of another worker finds them too."""
+        self._teller = asyncio.create_task(self._tell())
+
+    @on_shutdown
+    async def stop(self) -> None:
+        """Stop telling and close the connections to the runners."""
+        self._teller.cancel()
+        for runner in self._runners:
+            runner.close()
+
+    async def _tell(self) -> None:
+        while True:
+            self.metrics.queued_rows.set(self._batcher.queued_rows)
+            self.metrics.batches_in_flight.set(self._batcher.in_flight)
+            self.metrics.hand_over()
+            await asyncio.sleep(HAND_OVER_S)
 
     async def __is_ready__(self) -> bool:
         """Say whether both runners answer."""
-        return all([await runner.is_ready(1.0) for runner in self._runners])
+        return all(await asyncio.gather(*(runner.is_ready(READY_TIMEOUT_S) for runner in self._runners)))
 
-
-def _runner(service: Any, name: str, local: Any) -> Scorer:
-    """Return the way to a runner: over its socket where it has a process of its own."""
-    return RunnerClient(name, service.url) if service.url else LocalRunner(local())
+    def _find_runners(self) -> tuple[Scorer, Scorer]:
+        """Return the way to each runner: its socket where it has a process of its own."""
+        network, trees = url_of(NeuralNetRunner), url_of(XGBoostRunner)
+        if network and trees:
+            tell = self.metrics.runner_changed
+            return RunnerClient("neural_net", network, tell), RunnerClient("xgboost", trees, tell)
+        return LocalRunner(self.neural_net), LocalRunner(self.xgboost)

@@ -48,6 +48,9 @@ class RequestSettings(Section):
     max_body_bytes: int = Field(
         16 * 2**20, ge=1024, description="Largest body; refused with 413 before it is parsed."
     )
+    max_buffered_bytes: int = Field(
+        512 * 2**20, ge=1024, description="Bodies being received or parsed, together; beyond it 503."
+    )
     body_timeout_s: float = Field(
         10.0, gt=0, description="Time a body may take to arrive; then 408 and the connection closes."
     )
@@ -79,6 +82,11 @@ class RunnerSettings(Section):
     max_batch_rows: int = Field(8192, ge=2, description="Most rows in one adaptive batch.")
     max_latency_ms: int = Field(
         1000, ge=1, description="Rows that would wait longer get 503 from the runner's adaptive batching."
+    )
+    max_wait_ms: float = Field(
+        0.0,
+        ge=0,
+        description="Longest an idle model waits for company; BentoML would learn a wait and keep it.",
     )
     threads: int = Field(1, ge=1, description="Threads the model computes with.")
     workers: int = Field(1, ge=1, description="Processes of this runner.")
@@ -114,6 +122,17 @@ class SecuritySettings(Section):
     tls: TlsSettings = Field(TlsSettings(), description="TLS of the public port.")
 
 
+class ExplainSettings(Section):
+    """What ``?explain=true`` may cost."""
+
+    reasons: int = Field(5, ge=1, le=30, description="Reasons given per transaction.")
+    chunk_rows: int = Field(128, ge=1, description="Rows explained at once; scores go in between.")
+    deadline_s: float = Field(30.0, gt=0, description="Longest a request may wait for reasons; then 503.")
+    max_waiting_requests: int = Field(
+        16, ge=1, description="Requests that may wait for reasons; beyond it 503 at once."
+    )
+
+
 class LogSettings(Section):
     """What is written while serving; never a value of a transaction."""
 
@@ -141,7 +160,7 @@ class Settings(BaseSettings):
     xgboost: RunnerSettings = Field(RunnerSettings(), description="The trees' runner.")
     security: SecuritySettings = Field(SecuritySettings(), description="Who may ask.")
     log: LogSettings = Field(LogSettings(), description="What is written while serving.")
-    explain_reasons: int = Field(5, ge=1, le=30, description="Reasons given with ?explain=true.")
+    explain: ExplainSettings = Field(ExplainSettings(), description="What ?explain=true may cost.")
 
     @classmethod
     def settings_customise_sources(

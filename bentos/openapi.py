@@ -1,0 +1,220 @@
+"""The OpenAPI document and the page at ``/``: what is enforced, no more and no less.
+
+BentoML cannot say "one or many" in its own document, so this one is written from the published models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import models_json_schema
+
+from bentos.release import FEATURE_NAMES
+from bentos.schemas import Decision, transaction_model
+from bentos.settings import Settings
+
+Json = Any
+REFERENCE = "#/components/schemas/{model}"
+# Invented, near the average of every component: not a row of any data set.
+EXAMPLE_COMPONENTS = (
+    *(-1.2, 0.8, 0.6, 1.1, -0.4, 0.3, 0.2, 0.1, -0.6, 0.4, -0.9, 0.5, 0.2, -1.4),
+    *(0.7, -0.3, 0.9, 0.1, -0.2, 0.05, -0.1, 0.3, 0.02, 0.4, -0.3, 0.1, 0.03, -0.02),
+)
+EXAMPLE_TRANSACTION: dict[str, Any] = {
+    "transaction_id": "T-17",
+    **dict(zip(FEATURE_NAMES, (3600.0, *EXAMPLE_COMPONENTS, 42.5), strict=True)),
+}
+
+
+class FaultDetail(BaseModel):
+    """One thing wrong with a request, and where."""
+
+    model_config = ConfigDict(title="FaultDetail")
+    loc: list[int | str] = Field(description="Index in the list, if it was one; then the field.")
+    type: str = Field(description="What kind of fault.")
+    msg: str = Field(description="In words; never a value of the transaction.")
+
+
+class Fault(BaseModel):
+    """What every error answers."""
+
+    error: str = Field(description="What is wrong, in a sentence.")
+    detail: list[FaultDetail] = Field(
+        description="Every bad item, the first 100; empty where none is to name."
+    )
+
+
+class Info(BaseModel):
+    """What is served."""
+
+    release: str = Field(description="The version under which everything here was promoted together.")
+    models: dict[str, str] = Field(description="Tags in the BentoML model store.")
+    registered_models: dict[str, dict[str, str]] = Field(description="Where they come from in the registry.")
+    feature_names: list[str] = Field(description="The features, in the models' order.")
+    thresholds: dict[str, float] = Field(description="A model is alarmed at a score of at least this.")
+    calibration: dict[str, Any] = Field(description="How scores become fraud_probability.")
+    training_run_id: str = Field(description="The MLflow run.")
+    trained_at: str = Field(description="ISO 8601.")
+    data: dict[str, Any] = Field(description="What it was trained on: name, fingerprint, rows, frauds.")
+    metrics: dict[str, dict[str, Any]] = Field(description="On the test part, with intervals.")
+
+
+def document(settings: Settings) -> dict[str, Any]:
+    """Return the OpenAPI 3.0 document of the service under `settings`."""
+    transaction = transaction_model(settings.limits)
+    paths: dict[str, Any] = {
+        "/classify": {"post": _classify(settings)},
+        "/info": {"get": _read("info", "What is served.", {"application/json": _schema("Info")}, "Serving")},
+    }
+    for path, summary in (
+        ("/healthz", "Alive."),
+        ("/livez", "Alive: otherwise restart it."),
+        ("/readyz", "Ready: both runners answer."),
+        ("/metrics", "Prometheus metrics."),
+    ):
+        content = {"text/plain": {"schema": {"type": "string"}}}
+        paths[path] = {"get": _read(path[1:], summary, content, "Operations")}
+    paths["/readyz"]["get"]["responses"]["503"] = {"description": "Not ready."}
+    specification: dict[str, Any] = {
+        "openapi": "3.0.3",
+        "info": {
+            "title": "Fraud detection",
+            "version": "1",
+            "description": "Scores card transactions with a neural network and gradient-boosted trees.",
+        },
+        "servers": [{"url": "."}],
+        "tags": [{"name": "Serving"}, {"name": "Operations"}],
+        "paths": paths,
+        "components": {"schemas": component_schemas(transaction)},
+    }
+    if settings.security.api_keys or settings.security.api_keys_file:
+        specification["components"]["securitySchemes"] = {
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            "bearer": {"type": "http", "scheme": "bearer"},
+        }
+        specification["security"] = [{"key": []}, {"bearer": []}]
+    return specification
+
+
+def component_schemas(transaction: type[BaseModel]) -> dict[str, Any]:
+    """Return the schemas by name, in the dialect of OpenAPI 3.0."""
+    models = [(transaction, "validation"), *((model, "serialization") for model in (Decision, Fault, Info))]
+    _, definitions = models_json_schema(models, ref_template=REFERENCE)  # type: ignore[arg-type]
+    schemas: dict[str, Any] = {name: _as_3_0(schema) for name, schema in definitions["$defs"].items()}
+    schemas["Transaction"]["example"] = EXAMPLE_TRANSACTION
+    return schemas
+
+
+def one_or_many(name: str, at_most: int | None = None) -> dict[str, Any]:
+    """Return the schema of one `name`, or a list of 1 to `at_most`."""
+    reference = {"$ref": REFERENCE.format(model=name)}
+    many: dict[str, Any] = {"type": "array", "items": reference, "minItems": 1}
+    if at_most is not None:
+        many["maxItems"] = at_most
+    return {"oneOf": [reference, many]}
+
+
+def _classify(settings: Settings) -> dict[str, Any]:
+    body = {
+        "schema": one_or_many("Transaction", settings.request.max_transactions),
+        "examples": {
+            "one": {"summary": "One transaction", "value": EXAMPLE_TRANSACTION},
+            "many": {"summary": "A list", "value": [EXAMPLE_TRANSACTION, _other_example()]},
+        },
+    }
+    answer = {"schema": one_or_many("Decision", settings.request.max_transactions)}
+    retry = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
+    return {
+        "operationId": "classify",
+        "tags": ["Serving"],
+        "summary": "Decide one transaction, or each of a list.",
+        "description": "One object gets one decision; a list gets a list of the same length and order.",
+        "parameters": [
+            {
+                "name": "explain",
+                "in": "query",
+                "description": "Add the features that moved the score most.",
+                "schema": {"type": "boolean", "default": False},
+            }
+        ],
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": {
+            "200": {"description": "Decided.", "content": {"application/json": answer}},
+            "400": _fault("Something in the request is against this document; nothing was decided."),
+            "401": _fault("A key is needed."),
+            "408": _fault("The body did not arrive in time."),
+            "413": _fault("The body or the list is over its limit."),
+            "415": _fault("The body is not application/json."),
+            "503": {**_fault("Overloaded or not ready; try again."), "headers": retry},
+        },
+    }
+
+
+def _other_example() -> dict[str, Any]:
+    return {
+        **EXAMPLE_TRANSACTION,
+        "transaction_id": "T-18",
+        "V4": 5.2,
+        "V10": -7.1,
+        "V14": -9.4,
+        "Amount": 1.0,
+    }
+
+
+def _read(name: str, summary: str, content: dict[str, Any], tag: str) -> dict[str, Any]:
+    return {
+        "operationId": name,
+        "tags": [tag],
+        "summary": summary,
+        "responses": {"200": {"description": "OK.", "content": content}, "401": _fault("A key is needed.")},
+    }
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {"schema": {"$ref": REFERENCE.format(model=name)}}
+
+
+def _fault(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": _schema("Fault")}}
+
+
+def _as_3_0(schema: Json) -> Json:
+    """Return `schema` without what OpenAPI 3.0 cannot say: an optional field is absent, never null."""
+    if isinstance(schema, list):
+        return [_as_3_0(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _as_3_0(value) for key, value in schema.items() if key != "default" or value is not None}
+    choices = kept.get("anyOf", [])
+    if {"type": "null"} in choices:
+        others = [choice for choice in choices if choice != {"type": "null"}]
+        if len(others) == 1:
+            del kept["anyOf"]
+            kept |= others[0]
+    return kept
+
+
+PAGE = b"""<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="UTF-8">
+    <title>Fraud detection</title>
+    <link rel="stylesheet" href="./static_content/swagger-ui.css">
+    <link rel="icon" type="image/png" href="./static_content/favicon-light-32x32.png" sizes="32x32">
+  </head>
+  <body>
+    <div id="swagger-ui"></div>
+    <script src="./static_content/swagger-ui-bundle.js"></script>
+    <script>
+      window.onload = () => {
+        window.ui = SwaggerUIBundle({
+          url: "./docs.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true,
+          presets: [SwaggerUIBundle.presets.apis],
+        });
+      };
+    </script>
+  </body>
+</html>
+"""
+"""BentoML's own page reports every visit to Google; a page that shows transactions must not."""
