@@ -45,6 +45,8 @@ def inspect(value: bytes | None) -> str | Rejection | None:  # noqa: PLR0911  # 
         return Rejection("parse", "not_utf8", "The value is not UTF-8.")
     except RecursionError:
         return Rejection("parse", "too_deep", "The value is nested too deeply.")
+    except msgspec.ValidationError:
+        return Rejection("parse", "number_out_of_range", "A number is beyond the range of a double.")
     except ValueError:
         return Rejection("parse", "not_json", "The value is not JSON.")
     if type(found) is not dict:
