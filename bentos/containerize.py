@@ -1,0 +1,45 @@
+"""``bentoml containerize`` for a bento with a Dockerfile template of its own, refused by BentoML since 1.4.36.
+
+It copies the bento to a temporary folder, then takes the template there for a file outside the project
+(https://github.com/bentoml/BentoML/issues/5566). Here that folder is made inside the project. A command of
+BentoML's by way of pyproject.toml; both go once that issue is closed.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from bentoml_cli.containerize import containerize_command as _bentoml_command
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Ignored by git, and no part of it hidden: BentoML refuses hidden folders too.
+SCRATCH = Path("build")
+
+
+def _inside_project(build: Callable[P, T]) -> Callable[P, T]:
+    """Give `build` temporary folders below the current one."""
+
+    @functools.wraps(build)
+    def command(*arguments: P.args, **options: P.kwargs) -> T:
+        before = tempfile.tempdir
+        SCRATCH.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="containerize-", dir=SCRATCH) as folder:
+            tempfile.tempdir = str(Path(folder).resolve())
+            try:
+                return build(*arguments, **options)
+            finally:
+                tempfile.tempdir = before
+
+    return command
+
+
+containerize_command = copy.copy(_bentoml_command)
+if _bentoml_command.callback is not None:
+    containerize_command.callback = _inside_project(_bentoml_command.callback)
