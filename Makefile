@@ -28,6 +28,7 @@ $(READY): constraints.txt pyproject.toml
 
 .PHONY: setup
 setup: $(READY) ## the environment, .venv
+	@:
 
 .PHONY: fresh
 fresh: # FRESH=1 starts over: the environment and everything the demo kept

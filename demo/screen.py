@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 
 #: Without a terminal a line at this interval says that the stream moves.
 PLAIN_LINE_S = 5.0
@@ -43,20 +43,28 @@ class Screen:
         label = f"[bold]{self._number}/{self._steps}[/bold] {title}"
         started = time.monotonic()
         columns = (TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
-        with Progress(*columns, console=self.console, transient=True, refresh_per_second=5) as progress:
+        with self._progress(*columns) as progress:
             step = Step(progress, label)
             yield step
         seconds = time.monotonic() - started
-        self.console.print(
-            f"{label} [green]ok[/green] {seconds:.1f} s  [dim]{step.note}[/dim]", highlight=False
-        )
+        self.console.print(f"{label} [green]ok[/green] {seconds:.1f} s", highlight=False)
+        self.console.print(f"    [dim]{step.note}[/dim]", highlight=False, soft_wrap=True)
 
     @contextmanager
     def live(self, total: int) -> Iterator["LiveLine"]:
         """Show the moving stream while the block runs."""
         columns = (BarColumn(bar_width=24), TextColumn("{task.fields[note]}"))
-        with Progress(*columns, console=self.console, transient=True, refresh_per_second=5) as progress:
+        with self._progress(*columns) as progress:
             yield LiveLine(progress, total)
+
+    def _progress(self, *columns: ProgressColumn) -> Progress:
+        return Progress(
+            *columns,
+            console=self.console,
+            transient=True,
+            refresh_per_second=5,
+            disable=not self.console.is_terminal,
+        )
 
 
 class LiveLine:

@@ -92,7 +92,7 @@ class Summary:
             ("precision", self._estimate(self.quality.precision)),
             (
                 "cost saved",
-                self._estimate(self.quality.cost_saved) + "  of the amount at risk, alarms at 1 each",
+                self._estimate(self.quality.cost_saved) + " of the amount at risk",
             ),
             ("prevalence", f"{self.quality.prevalence:.3%} fraud in the stream; the figures hold at it"),
             ("exactly once", self._accounting()),
