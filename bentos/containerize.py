@@ -1,4 +1,4 @@
-"""``bentoml containerize`` for a bento with a Dockerfile template of its own, refused by BentoML since 1.4.36.
+"""``bentoml containerize`` for a bento with its own Dockerfile template, refused by BentoML since 1.4.36.
 
 It copies the bento to a temporary folder, then takes the template there for a file outside the project
 (https://github.com/bentoml/BentoML/issues/5566). Here that folder is made inside the project. A command of
