@@ -172,7 +172,7 @@ class Pipeline:
 
 
 #: The embedded broker wants short sessions: it notices a member that left only by the timeout.
-EMBEDDED = {"STREAMING__SESSION_TIMEOUT_MS": "6000"}
+EMBEDDED = {"STREAMING__BRIDGE__SESSION_TIMEOUT_MS": "6000"}
 
 
 def answers(url: str) -> bool:
