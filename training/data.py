@@ -7,7 +7,7 @@ A data file has the 31 columns of the ULB set in any order (``Time`` in seconds,
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +64,11 @@ class Transactions:
     """
 
     name: str
-    features: FloatArray
-    label: NDArray[np.int8] | None
-    sample_weight: FloatArray
-    transaction_id: NDArray[np.object_] | None
+    # Kept out of the representation, so that no traceback or log line shows a transaction.
+    features: FloatArray = field(repr=False)
+    label: NDArray[np.int8] | None = field(repr=False)
+    sample_weight: FloatArray = field(repr=False)
+    transaction_id: NDArray[np.object_] | None = field(repr=False)
     fingerprint: str
 
     def __len__(self) -> int:
@@ -117,8 +118,8 @@ class Chunk:
     """A run of consecutive rows of a file that is too big to hold: for scoring, so without labels."""
 
     first_row: int  # 0-based row of the file
-    features: FloatArray  # [n, 30]
-    transaction_id: NDArray[np.object_] | None
+    features: FloatArray = field(repr=False)  # [n, 30]
+    transaction_id: NDArray[np.object_] | None = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +288,8 @@ def split_random(
     rng = np.random.default_rng(seed)
     for label in (0, 1):
         members = rng.permutation(np.flatnonzero(group_label == label))
-        reached = np.cumsum(size[members]) / size[members].sum()
+        # Where the middle of each group falls: a lone fraud goes to the part that needs it most.
+        reached = (np.cumsum(size[members]) - size[members] / 2) / size[members].sum()
         part[members] = np.searchsorted([test_fraction, test_fraction + validation_fraction], reached, "left")
     row_part = part[group]
     train, validation, test = (np.flatnonzero(row_part == number) for number in (2, 1, 0))
