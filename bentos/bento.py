@@ -13,6 +13,7 @@ from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-un
 from _bentoml_sdk.service import Service  # type: ignore[import-untyped]
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, Optimizer
 
+from bentos import cork
 from bentos.asgi import Application, Receive, Scope, Send
 from bentos.errors import ReleaseError
 from bentos.front_door import FrontDoor, Gateway
@@ -61,6 +62,7 @@ class RunnerService(ConfiguredService):
 
     def to_asgi(self, is_main: bool = True) -> Application:
         """Return the application uvicorn serves: ours for scores, BentoML's for the rest."""
+        cork.install()
         self.inject_config()
         factory = ServiceAppFactory(self, is_main=is_main)
         _bound_wait(factory.dispatchers["score"], self._settings(load_settings()).max_wait_ms)
@@ -98,6 +100,7 @@ class GatewayService(ConfiguredService):
 
     def to_asgi(self, is_main: bool = True) -> Application:
         """Return the application uvicorn serves."""
+        cork.install()
         application = super().to_asgi(is_main)
         try:
             door = FrontDoor(application, load_settings(), lambda: self.instance)

@@ -71,9 +71,6 @@ class GatewaySettings(Section):
     )
     retry_after_s: int = Field(1, ge=1, description="Retry-After of every 503.")
     workers: int = Field(1, ge=1, description="Gateway processes; one is best on two cores.")
-    max_concurrency: int = Field(
-        4096, ge=1, description="Requests being answered at once; beyond it 503 before the body is read."
-    )
 
 
 class RunnerSettings(Section):
