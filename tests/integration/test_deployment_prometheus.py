@@ -1,0 +1,216 @@
+"""Rules and dashboards: every expression parses and asks for metrics that service and bridge expose."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import promql_parser as promql
+import pytest
+import yaml
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from streaming.metrics import Metrics
+from tests.conftest import ROOT
+
+PROMETHEUS = ROOT / "configs" / "prometheus"
+DASHBOARDS = sorted((ROOT / "configs" / "grafana" / "dashboards").glob("*.json"))
+# Grafana replaces these before Prometheus sees them.
+VARIABLES = {"$__rate_interval": "1m", "$__interval": "1m", "$__range": "1h"}
+# Prometheus's own.
+BUILT_IN = {"up", "ALERTS"}
+TRANSACTION = {"Time": 1.0, "Amount": 9.99, **{f"V{number}": 0.1 for number in range(1, 29)}}
+
+
+def rules() -> list[dict[str, Any]]:
+    return [
+        rule
+        for name in ("recording.yml", "alerts.yml")
+        for group in yaml.safe_load((PROMETHEUS / name).read_text())["groups"]
+        for rule in group["rules"]
+    ]
+
+
+def panels(dashboard: Path) -> list[dict[str, Any]]:
+    return list(json.loads(dashboard.read_text())["panels"])
+
+
+def expressions() -> dict[str, str]:
+    """Return every expression by the place it stands in."""
+    found = {rule.get("record") or rule["alert"]: rule["expr"] for rule in rules()}
+    for path in DASHBOARDS:
+        for panel in panels(path):
+            for target in panel["targets"]:
+                found[f"{path.stem}/{panel['title']}/{target['refId']}"] = target["expr"]
+    return found
+
+
+def parse(expression: str) -> promql.Expr:
+    for variable, value in VARIABLES.items():
+        expression = expression.replace(variable, value)
+    return promql.parse(expression)
+
+
+def selectors(node: Any) -> Iterator[promql.VectorSelector]:
+    """Yield every selector below `node`."""
+    if isinstance(node, promql.VectorSelector):
+        yield node
+    elif isinstance(node, promql.MatrixSelector):
+        yield node.vector_selector
+    else:
+        for name in ("lhs", "rhs", "expr", "param"):
+            if (child := getattr(node, name, None)) is not None:
+                yield from selectors(child)
+        for argument in getattr(node, "args", None) or ():
+            yield from selectors(argument)
+
+
+def exposed(text: str) -> dict[str, set[str]]:
+    """Return the labels of every sample name in Prometheus's text format."""
+    names: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            names.setdefault(sample.name, set()).update(sample.labels)
+    return names
+
+
+@pytest.fixture(scope="module")
+def service_metrics(served_bento: str) -> dict[str, set[str]]:
+    """Return what the served bento exposes once it has decided, refused and been asked twice."""
+    with httpx.Client(base_url=served_bento, timeout=10) as client:
+        assert client.post("/classify", json=[TRANSACTION] * 3).status_code == httpx.codes.OK
+        assert client.post("/classify", json=[]).status_code == httpx.codes.BAD_REQUEST
+        return exposed(client.get("/metrics").text)
+
+
+@pytest.fixture(scope="module")
+def bridge_metrics() -> dict[str, set[str]]:
+    """Return what a bridge exposes; labelled metrics have no sample before an event, so each gets one."""
+    metrics = Metrics()
+    for metric in list(metrics.registry._collector_to_names):
+        labels = getattr(metric, "_labelnames", ())
+        if labels:
+            metric.labels(*("x" for _ in labels))  # type: ignore[attr-defined]
+    return exposed(generate_latest(metrics.registry).decode())
+
+
+def recorded() -> dict[str, set[str]]:
+    """Return the labels of every recording rule."""
+    names = {}
+    for rule in rules():
+        if "record" in rule:
+            by = re.match(r"\s*(?:sum|max|min) by \(([^)]*)\)", rule["expr"])
+            names[rule["record"]] = {label.strip() for label in by[1].split(",")} if by else set()
+    return names
+
+
+@pytest.mark.parametrize("place", expressions())
+def test_expression_parses(place: str) -> None:
+    assert list(selectors(parse(expressions()[place])))
+
+
+def test_metrics_are_exposed(
+    service_metrics: dict[str, set[str]], bridge_metrics: dict[str, set[str]]
+) -> None:
+    known = {**service_metrics, **bridge_metrics, **recorded()}
+    faults = []
+    for place, expression in expressions().items():
+        for selector in selectors(parse(expression)):
+            if selector.name in BUILT_IN:
+                continue
+            if selector.name not in known:
+                faults.append(f"{place}: {selector.name} is not exposed")
+                continue
+            unknown = {matcher.name for matcher in selector.matchers.matchers} - known[selector.name]
+            faults += [f"{place}: {selector.name} has no label {label}" for label in unknown]
+    assert not faults, "\n".join(faults)
+
+
+def test_labels_named_exist(
+    service_metrics: dict[str, set[str]], bridge_metrics: dict[str, set[str]]
+) -> None:
+    known = {**service_metrics, **bridge_metrics, **recorded()}
+    faults = []
+    for place, expression in expressions().items():
+        labels = {"instance", "job", "alertname"}
+        for selector in selectors(parse(expression)):
+            labels |= known.get(selector.name or "", set())
+        for names in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
+            wanted = {label.strip() for label in names.split(",") if label.strip()}
+            faults += [f"{place}: no series has the label {label}" for label in wanted - labels]
+    assert not faults, "\n".join(faults)
+
+
+def test_a_wrong_name_would_be_found(service_metrics: dict[str, set[str]]) -> None:
+    names = [selector.name for selector in selectors(parse("sum(rate(fraud_requests[1m])) / avg(nonsense)"))]
+    assert names == ["fraud_requests", "nonsense"]
+    assert not set(names) & set(service_metrics)
+
+
+def test_metrics_nobody_looks_at(
+    service_metrics: dict[str, set[str]], bridge_metrics: dict[str, set[str]]
+) -> None:
+    """What is measured is shown: a metric on no dashboard and in no rule is a cost without use."""
+    used = {s.name or "" for expression in expressions().values() for s in selectors(parse(expression))}
+    families = {
+        re.sub(r"_(bucket|sum|count|total|created)$", "", name)
+        for name in {*service_metrics, *bridge_metrics}
+        if name.startswith(("fraud_", "bridge_"))
+    }
+    looked_at = {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in used}
+    # How many requests came together tells little beside the rows; kept for benchmarks.
+    assert families - looked_at <= {"fraud_batch_requests"}
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_dashboard_is_sane(dashboard: Path) -> None:
+    document = json.loads(dashboard.read_text())
+    assert {"uid", "title", "panels", "schemaVersion", "time"} <= document.keys()
+    ids = [panel["id"] for panel in document["panels"]]
+    assert len(ids) == len(set(ids))
+    taken: set[tuple[int, int]] = set()
+    for panel in document["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        assert not cells & taken, f"{panel['title']} overlaps another panel"
+        taken |= cells
+        assert panel["datasource"]["uid"] == "prometheus"
+        assert panel["targets"], panel["title"]
+
+
+def test_dashboards_have_distinct_ids_and_a_data_source() -> None:
+    uids = [json.loads(path.read_text())["uid"] for path in DASHBOARDS]
+    assert len(uids) == len(set(uids)) == 3
+    provisioning = ROOT / "configs" / "grafana" / "provisioning"
+    source = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"][0]
+    assert (source["uid"], source["url"]) == ("prometheus", "http://prometheus:9090")
+
+
+def test_every_alert_says_what_to_do_and_is_tested() -> None:
+    tests = (PROMETHEUS / "alerts_test.yml").read_text()
+    for rule in rules():
+        if "alert" in rule:
+            assert set(rule["annotations"]) == {"summary", "action"}, rule["alert"]
+            assert rule["labels"]["severity"] in {"page", "ticket"}
+            assert rule["alert"] in tests, f"{rule['alert']} has no test in alerts_test.yml"
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian package prometheus)")
+@pytest.mark.parametrize(
+    "arguments", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")]
+)
+def test_promtool(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        ["promtool", *arguments], cwd=PROMETHEUS, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
