@@ -9,7 +9,7 @@ FEATURES = ("Time", *(f"V{i}" for i in range(1, 29)), "Amount")
 
 
 def make_transaction(**changes: object) -> dict[str, object]:
-    """Return one unremarkable transaction; `make_transaction(amount=3.5, v14=-9, transaction_id="T-1")` changes it.
+    """Return one unremarkable transaction, with changes: `make_transaction(amount=3.5, v14=-9)`.
 
     Names may be written small; any further name becomes a further field.
     """

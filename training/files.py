@@ -4,6 +4,7 @@ The fast path lets Arrow convert whole columns. Where it refuses a CSV, the file
 time as text, only to name the column and row, so that good files pay nothing for clear errors.
 """
 
+import contextlib
 import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -40,8 +41,9 @@ def column_names(path: Path) -> list[str]:
         with _open_parquet(path) as file:
             return list(file.schema_arrow.names)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return [name.strip() for name in next(csv.reader(file), [])]
+        with path.open("rb") as file:
+            header = file.readline(_CSV_BLOCK_BYTES).decode("utf-8-sig")
+        return [name.strip() for name in next(csv.reader([header]), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadFileError(f"{path}: the header is not CSV text in UTF-8") from error
 
@@ -137,8 +139,7 @@ def _refuse_text_columns(path: Path, schema: pa.Schema, numbers: Sequence[str]) 
 # --- CSV
 
 
-def _convert_options(numbers: Sequence[str], texts: Sequence[str]) -> pacsv.ConvertOptions:
-    types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(texts, pa.string())}
+def _convert_options(types: dict[str, pa.DataType]) -> pacsv.ConvertOptions:
     # Only an empty cell is missing: "NA" is text, "nan" a number that is refused later.
     return pacsv.ConvertOptions(
         include_columns=list(types), column_types=types, null_values=[""], strings_can_be_null=True
@@ -149,9 +150,10 @@ def _read_csv(
     path: Path, numbers: Sequence[str], texts: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
     names = column_names(path)
+    types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(texts, pa.string())}
     try:
         options = pacsv.ReadOptions(block_size=_CSV_BLOCK_BYTES, column_names=names, skip_rows=1)
-        for block in pacsv.open_csv(path, options, convert_options=_convert_options(numbers, texts)):
+        for block in pacsv.open_csv(path, options, convert_options=_convert_options(types)):
             for start in range(0, block.num_rows, rows):
                 yield block.slice(start, rows)
     except pa.ArrowInvalid as error:
@@ -167,43 +169,52 @@ def _find_problem(path: Path, names: list[str], numbers: Sequence[str], texts: S
         broken.append(row)
         return "skip"
 
-    options = pacsv.ReadOptions(
-        block_size=_CSV_BLOCK_BYTES, column_names=names, skip_rows=1, use_threads=False
-    )
+    read = pacsv.ReadOptions(block_size=_CSV_BLOCK_BYTES, column_names=names, skip_rows=1, use_threads=False)
     parse = pacsv.ParseOptions(invalid_row_handler=remember)
+    # As bytes nothing is refused, so that every cell can be looked at.
+    convert = _convert_options(dict.fromkeys([*numbers, *texts], pa.binary()))
     first_row = 0
-    try:
-        for block in pacsv.open_csv(path, options, parse, _convert_options((), [*numbers, *texts])):
-            cells = [(row, name) for name in numbers if (row := _first_text(block.column(name))) is not None]
-            if cells and not (broken and broken[0].number - 2 < first_row + min(cells)[0]):
-                return (
-                    f"column {min(cells)[1]}, row {first_row + min(cells)[0] + 1}: holds text, not a number"
-                )
+    with contextlib.suppress(pa.ArrowInvalid):
+        for block in pacsv.open_csv(path, read, parse, convert):
+            cell = _first_refused_cell(block, numbers)
+            # A broken row counts in its number, which includes the header, but is left out of the block.
+            if cell and not (broken and broken[0].number - 2 <= first_row + cell[0]):
+                return f"column {cell[1]}, row {first_row + cell[0] + 1}: {cell[2]}"
             if broken:
                 break
             first_row += block.num_rows
-    except pa.ArrowInvalid:
-        pass
     if broken:
         row, found, expected = broken[0].number - 1, broken[0].actual_columns, broken[0].expected_columns
         return f"row {row}: has {found} fields where the header has {expected}"
-    return f"the text after row {first_row} is not CSV in UTF-8"
+    return f"what follows row {first_row} is not CSV"
 
 
-def _first_text(column: pa.Array) -> int | None:
-    """Return the index of the first cell that is not a number, by halving; None when all are."""
-    low, high = 0, len(column)
-    if _is_numeric(column):
+def _first_refused_cell(block: pa.RecordBatch, numbers: Sequence[str]) -> tuple[int, str, str] | None:
+    """Return (index, column, reason) of the first cell that is not what its column holds."""
+    cells = []
+    for name in block.schema.names:
+        kind = pa.float64() if name in numbers else pa.string()
+        row = _first_refused(block.column(name), kind)
+        if row is not None:
+            reason = "holds text, not a number" if name in numbers else "is not text in UTF-8"
+            cells.append((row, name, reason))
+    return min(cells, key=lambda cell: cell[0], default=None)
+
+
+def _first_refused(column: pa.Array, kind: pa.DataType) -> int | None:
+    """Return the index of the first cell that cannot become `kind`, by halving; None when all can."""
+    if _converts(column, kind):
         return None
+    low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _is_numeric(column[low:middle]) else (low, middle)
+        low, high = (middle, high) if _converts(column[low:middle], kind) else (low, middle)
     return low
 
 
-def _is_numeric(column: pa.Array) -> bool:
+def _converts(column: pa.Array, kind: pa.DataType) -> bool:
     try:
-        pc.utf8_trim_whitespace(column).cast(pa.float64())
+        pc.utf8_trim_whitespace(column.cast(pa.string())).cast(kind)
     except pa.ArrowInvalid:
         return False
     return True

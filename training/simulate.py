@@ -107,7 +107,7 @@ def _draw_class(rng: np.random.Generator, kind: str, rows: int) -> FloatArray:
 def _apportion(rows: int, shares: FloatArray) -> NDArray[np.intp]:
     """Return whole numbers that add up to `rows` and are nearest to the shares (largest remainder)."""
     exact = rows * shares / shares.sum()
-    counts = np.floor(exact).astype(np.intp)
+    counts: NDArray[np.intp] = np.floor(exact).astype(np.intp)
     short = rows - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
     return counts
@@ -133,8 +133,7 @@ def _factor(name: str) -> FloatArray:
     matrix = np.eye(len(FEATURES))
     for i, row in enumerate(rows.values()):
         matrix[i, :i] = matrix[:i, i] = row
-    factor: FloatArray = np.linalg.cholesky(matrix)
-    return factor
+    return np.asarray(np.linalg.cholesky(matrix), np.float64)
 
 
 def _time_of_rank(rng: np.random.Generator, latent: FloatArray, hourly: FloatArray) -> FloatArray:
