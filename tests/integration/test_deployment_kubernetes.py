@@ -1,0 +1,274 @@
+"""The manifests, held offline to the types of the Kubernetes API and to what images and settings offer."""
+
+import importlib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import pytest
+import yaml
+from lightkube.models.core_v1 import Container, Service
+from pydantic import BaseModel, ConfigDict, Field
+
+from streaming.settings import Settings as StreamingSettings
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "configs" / "kubernetes"
+# What the manifests use, and the module of lightkube-models that declares it.
+DECLARED = {
+    ("v1", "Namespace"): "core_v1",
+    ("v1", "Service"): "core_v1",
+    ("apps/v1", "Deployment"): "apps_v1",
+    ("apps/v1", "StatefulSet"): "apps_v1",
+    ("batch/v1", "CronJob"): "batch_v1",
+    ("policy/v1", "PodDisruptionBudget"): "policy_v1",
+    ("autoscaling/v2", "HorizontalPodAutoscaler"): "autoscaling_v2",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "networking_v1",
+}
+
+
+class Strict(BaseModel):
+    """Refuses what it does not know: a misspelt key is silently ignored by a cluster."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Metadata(Strict):
+    """Name and labels."""
+
+    name: str
+    labels: dict[str, str] = {}
+
+
+class Target(Strict):
+    """What is scaled."""
+
+    apiVersion: Literal["apps/v1"]  # noqa: N815
+    kind: Literal["Deployment", "StatefulSet"]
+    name: str
+
+
+class KafkaLag(Strict):
+    """Metadata of KEDA's scaler `kafka`; all text, as KEDA wants it."""
+
+    bootstrapServers: str  # noqa: N815
+    consumerGroup: str  # noqa: N815
+    topic: str
+    lagThreshold: str = Field(pattern=r"^\d+$")  # noqa: N815
+    offsetResetPolicy: Literal["earliest", "latest"]  # noqa: N815
+    allowIdleConsumers: Literal["true", "false"]  # noqa: N815
+
+
+class Trigger(Strict):
+    """One reason to scale."""
+
+    type: Literal["kafka"]
+    metadata: KafkaLag
+
+
+class ScaledSpec(Strict):
+    """KEDA's ScaledObject, the part used here."""
+
+    scaleTargetRef: Target  # noqa: N815
+    minReplicaCount: int = Field(ge=0)  # noqa: N815
+    maxReplicaCount: int = Field(ge=1)  # noqa: N815
+    pollingInterval: int  # noqa: N815
+    cooldownPeriod: int  # noqa: N815
+    advanced: dict[str, Any]
+    triggers: list[Trigger] = Field(min_length=1)
+
+
+class ScaledObject(Strict):
+    """https://keda.sh/docs/latest/reference/scaledobject-spec/ ."""
+
+    apiVersion: Literal["keda.sh/v1alpha1"]  # noqa: N815
+    kind: Literal["ScaledObject"]
+    metadata: Metadata
+    spec: ScaledSpec
+
+
+class Image(Strict):
+    """An image that kustomize renames."""
+
+    name: str
+    newName: str  # noqa: N815
+    newTag: str  # noqa: N815
+
+
+class Kustomization(Strict):
+    """kustomization.yaml."""
+
+    apiVersion: Literal["kustomize.config.k8s.io/v1beta1"]  # noqa: N815
+    kind: Literal["Kustomization"]
+    namespace: str
+    labels: list[dict[str, Any]]
+    resources: list[str]
+    images: list[Image]
+    configMapGenerator: list[dict[str, Any]]  # noqa: N815
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((FOLDER / name).read_text()))
+
+
+KUSTOMIZATION = Kustomization.model_validate(documents("kustomization.yaml")[0])
+MANIFESTS = [document for name in KUSTOMIZATION.resources for document in documents(name)]
+
+
+def find(kind: str, name: str) -> dict[str, Any]:
+    return next(m for m in MANIFESTS if (m["kind"], m["metadata"]["name"]) == (kind, name))
+
+
+def identify(manifest: dict[str, Any]) -> str:
+    return f"{manifest['kind']}-{manifest['metadata']['name']}"
+
+
+def unknown_keys(given: Any, understood: Any, place: str = "") -> list[str]:
+    """Return the places of `given` that the typed form did not take over."""
+    if isinstance(given, dict) and isinstance(understood, dict):
+        return [
+            fault
+            for key, value in given.items()
+            for fault in (
+                unknown_keys(value, understood[key], f"{place}.{key}")
+                if key in understood
+                else [f"{place}.{key}"] * (value not in (None, {}, []))
+            )
+        ]
+    if isinstance(given, list) and isinstance(understood, list):
+        pairs = enumerate(zip(given, understood, strict=True))
+        return [fault for at, (one, other) in pairs for fault in unknown_keys(one, other, f"{place}[{at}]")]
+    return []
+
+
+def check(manifest: dict[str, Any]) -> list[str]:
+    """Hold `manifest` to the types of its kind; wrong types raise, unknown keys are returned."""
+    if manifest["kind"] == "ScaledObject":
+        ScaledObject.model_validate(manifest)
+        return []
+    module = DECLARED[manifest["apiVersion"], manifest["kind"]]
+    declared = getattr(importlib.import_module(f"lightkube.models.{module}"), manifest["kind"])
+    typed = msgspec.convert(manifest, declared)
+    return unknown_keys(manifest, msgspec.to_builtins(typed))
+
+
+def pods() -> list[tuple[str, dict[str, Any]]]:
+    """Return the pod templates by the name of what makes them."""
+    found = []
+    for manifest in MANIFESTS:
+        spec = manifest.get("spec", {})
+        template = spec.get("jobTemplate", {}).get("spec", spec).get("template")
+        if template:
+            found.append((identify(manifest), template))
+    return found
+
+
+def containers() -> list[tuple[str, dict[str, Any]]]:
+    return [(name, one) for name, template in pods() for one in template["spec"]["containers"]]
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=identify)
+def test_manifest_is_what_the_api_declares(manifest: dict[str, Any]) -> None:
+    assert check(manifest) == []
+
+
+def test_misspelt_and_mistyped_manifests_would_be_found() -> None:
+    container = {"name": "a", "imagePullPolice": "Always"}
+    typed = msgspec.to_builtins(msgspec.convert(container, Container))
+    assert unknown_keys(container, typed) == [".imagePullPolice"]
+    with pytest.raises(msgspec.ValidationError, match=r"spec\.type"):
+        msgspec.convert({"spec": {"type": 7}}, Service)
+
+
+def test_every_file_is_part_of_the_kustomization() -> None:
+    files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+    assert files == set(KUSTOMIZATION.resources)
+
+
+def test_images_are_the_ones_named_and_pinned() -> None:
+    named = {image.name for image in KUSTOMIZATION.images}
+    assert {container["image"] for _, container in containers()} == named
+    assert all(image.newTag and image.newTag != "latest" for image in KUSTOMIZATION.images)
+
+
+@pytest.mark.parametrize(("name", "container"), containers())
+def test_container_has_limits_and_no_privileges(name: str, container: dict[str, Any]) -> None:
+    security = container["securityContext"]
+    assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert set(container["resources"]) == {"requests", "limits"}
+    if not name.startswith("CronJob"):
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+@pytest.mark.parametrize(("name", "template"), pods())
+def test_pod_is_not_root_and_its_mounts_exist(name: str, template: dict[str, Any]) -> None:
+    spec = template["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == 1034
+    assert spec["automountServiceAccountToken"] is False
+    volumes = {volume["name"] for volume in spec.get("volumes", [])}
+    for container in spec["containers"]:
+        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+def test_selectors_meet_their_pods() -> None:
+    labels = {name: template["metadata"]["labels"] for name, template in pods()}
+    for manifest in MANIFESTS:
+        spec = manifest.get("spec", {})
+        selector = spec.get("selector", spec.get("podSelector"))
+        if not selector:
+            continue
+        wanted = selector.get("matchLabels", selector)
+        assert any(wanted.items() <= one.items() for one in labels.values()), identify(manifest)
+
+
+def test_scalers_name_what_exists_and_leave_the_number_to_one_of_them() -> None:
+    for kind in ("HorizontalPodAutoscaler", "ScaledObject"):
+        for manifest in (m for m in MANIFESTS if m["kind"] == kind):
+            target = manifest["spec"]["scaleTargetRef"]
+            assert "replicas" not in find(target["kind"], target["name"])["spec"]
+
+
+def literals(name: str) -> dict[str, str]:
+    generated = next(one for one in KUSTOMIZATION.configMapGenerator if one["name"] == name)
+    return dict(literal.split("=", 1) for literal in generated["literals"])
+
+
+def test_bridge_never_scales_beyond_its_partitions() -> None:
+    values = literals("bridge")
+    spec = find("ScaledObject", "bridge")["spec"]
+    trigger = spec["triggers"][0]["metadata"]
+    assert spec["maxReplicaCount"] == int(values["STREAMING__TOPICS__PARTITIONS"])
+    assert trigger["bootstrapServers"] == values["KAFKA_BOOTSTRAP_SERVERS"]
+    defaults = StreamingSettings.model_construct()
+    assert trigger["consumerGroup"] == defaults.bridge.group
+    assert trigger["topic"] == defaults.topics.input
+
+
+def test_bridge_is_known_by_its_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables of the manifests are settings of the bridge, so a misspelt one cannot hide."""
+    from streaming.settings import load_settings
+
+    container = dict(containers())["StatefulSet-bridge"]
+    values = literals("bridge") | {
+        variable["name"]: variable.get("value", "bridge-3") for variable in container["env"]
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.bridge.instance_id == "bridge-3"
+    assert settings.service.api_key_file == Path("/run/secrets/fraud-detection/api-key")
+    assert settings.service.classify_url == "http://fraud-detection/classify"
+
+
+def test_service_gets_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bentos.settings import DEFAULT_CONFIG, read_settings
+
+    for variable in dict(containers())["Deployment-fraud-detection"]["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+    keys = read_settings(DEFAULT_CONFIG).security.api_keys_file
+    assert keys == Path("/run/secrets/fraud-detection/api-keys")
+
+
+def test_secrets_are_in_no_manifest() -> None:
+    assert "Secret" not in {manifest["kind"] for manifest in MANIFESTS}
