@@ -1,10 +1,14 @@
-"""The command line of ``training``; heavy imports live inside the commands that need them."""
+"""Fit the two fraud models, track them, promote them as one release, import it for serving, score files."""
+
+# Heavy imports live inside the commands that need them: --help and simulate answer at once.
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -15,74 +19,84 @@ from training.errors import TrainingError, UsageError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 out = Console()
 
-DataFlag = Annotated[
+Source = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="CSV or parquet file; without it data/creditcard.csv, the public copy, or the simulator.",
+        metavar="FILE",
+        help="CSV or parquet file of labelled transactions.",
+        show_default="data/creditcard.csv, else the public copy, else the simulator",
     ),
 ]
-SeedFlag = Annotated[
-    int | None,
+Epochs = Annotated[
+    int | None, typer.Option(help="Most passes of the network over its rows.", show_default="40")
+]
+Protocol = Annotated[
+    str | None,
     typer.Option(
-        help="Seed of split, sampling, weights and bootstrap. [default: from configs/training.yaml, 7]"
+        metavar="random|temporal",
+        help="Split at random, or train on the past and test on the end.",
+        show_default="random",
     ),
 ]
+Seed = Annotated[
+    int | None, typer.Option(help="Seed of sampling, first weights and bootstrap.", show_default="7")
+]
+GenuineWeight = Annotated[
+    float | None,
+    typer.Option(
+        help="Transactions a genuine row stands for, where the file has no sample_weight.", show_default="1.0"
+    ),
+]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Also write the test part to this parquet file, in order of Time.",
+        show_default="not written",
+    ),
+]
+IfChanged = Annotated[
+    bool, typer.Option("--if-changed", help="Only import when the champion has the same data and settings.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Promote although the gate refuses; this is recorded.")]
 
 
 @app.command()
-def train(
-    data: DataFlag = None,
-    seed: SeedFlag = None,
-    protocol: Annotated[
-        str | None, typer.Option(help="random or temporal. [default: from configs/training.yaml, random]")
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Most passes of the network over its rows. [default: from configs/training.yaml, 40]"
-        ),
-    ] = None,
-    held_out: Annotated[
-        Path | None, typer.Option(help="Also write the test part to this parquet file, in order of Time.")
-    ] = None,
-    if_changed: Annotated[
-        bool,
-        typer.Option(
-            "--if-changed", help="Do nothing when the champion was trained from the same data and settings."
-        ),
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Promote even when the gate refuses; recorded.")
-    ] = False,
+def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
+    data: Source = None,
+    seed: Seed = None,
+    protocol: Protocol = None,
+    epochs: Epochs = None,
+    genuine_weight: GenuineWeight = None,
+    held_out: HeldOut = None,
+    if_changed: IfChanged = False,
+    force: Force = False,
 ) -> None:
-    """Fit both models, record them, promote them as one release and import it for serving."""
+    """Fit both models, record them, promote them as one release if the gate agrees, import it for serving."""
     from training.commands import train_command
 
-    overrides: dict[str, Any] = {"seed": seed, "protocol": protocol}
-    overrides = {key: value for key, value in overrides.items() if value is not None}
+    flags: dict[str, Any] = {
+        "data": data,
+        "seed": seed,
+        "protocol": protocol,
+        "genuine_weight": genuine_weight,
+    }
+    overrides = {name: value for name, value in flags.items() if value is not None}
     if epochs is not None:
         overrides["network"] = {"epochs": epochs}
-    train_command(overrides, data=data, held_out=held_out, if_changed=if_changed, force=force, out=out)
+    train_command(overrides, held_out=held_out, if_changed=if_changed, force=force, out=out)
 
 
 @app.command()
-def simulate(
-    rows: Annotated[int, typer.Option(min=2, help="Transactions to invent.")],
-    output: Annotated[Path, typer.Option(help="CSV or parquet file to write.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 7,
+def score(
+    data: Annotated[Path, typer.Option(metavar="FILE", help="CSV or parquet file of transactions.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="CSV or parquet file to write, row for row.")],
 ) -> None:
-    """Write invented transactions with the statistics of the real set."""
-    from training.simulate import simulate as invent
+    """Score a file with the champion, without a server, in constant memory."""
+    from training.commands import score_command
 
-    frame = invent(rows, seed)
-    if output.suffix == ".parquet":
-        frame.to_parquet(output, index=False)
-    elif output.suffix == ".csv":
-        frame.to_csv(output, index=False)
-    else:
-        raise UsageError(f"{output}: the suffix must be .csv or .parquet")
-    out.print(f"{rows:,} simulated transactions, {int(frame['Class'].sum())} frauds: {output}")
+    score_command(data, output, out)
 
 
 @app.command("import")
@@ -93,20 +107,76 @@ def import_() -> None:
     import_command(out)
 
 
+@app.command()
+def promote(
+    version: Annotated[str, typer.Argument(help="Number of the release, see `releases`.")],
+    force: Force = False,
+) -> None:
+    """Make a release the champion and import it."""
+    from training.commands import promote_command
+
+    promote_command(version, force=force, out=out)
+
+
+@app.command()
+def rollback() -> None:
+    """Make the release before the champion champion again and import it."""
+    from training.commands import rollback_command
+
+    rollback_command(out)
+
+
+@app.command()
+def releases() -> None:
+    """List all releases with their aliases and what the gate said."""
+    from training.commands import releases_command
+
+    releases_command(out)
+
+
+@app.command()
+def simulate(
+    rows: Annotated[int, typer.Option(min=2, help="Transactions to invent.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="CSV or parquet file to write.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed: the same one invents the same transactions.")] = 7,
+) -> None:
+    """Write invented transactions with the statistics of the real set."""
+    from training.simulate import simulate as invent
+
+    if output.suffix not in (".csv", ".parquet"):
+        raise UsageError(f"{output}: the suffix must be .csv or .parquet")
+    frame = invent(rows, seed)
+    part = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        frame.to_parquet(part, index=False) if output.suffix == ".parquet" else frame.to_csv(
+            part, index=False
+        )
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+    out.print(f"{rows:,} simulated transactions, {int(frame['Class'].sum())} frauds: {output}")
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    """Leave through the clean-up of every open block."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
-    """Run the command line; errors become one sentence and an exit code."""
+    """Run the command line; an error becomes one sentence and an exit code."""
     # Spinning OpenMP threads cost 3x on a machine whose cores are busy with something else.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Neither tool reports usage from a bank's network.
-    for variable in ("MLFLOW_DISABLE_TELEMETRY", "BENTOML_DO_NOT_TRACK"):
-        os.environ.setdefault(variable, "True")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    signal.signal(signal.SIGTERM, _stop)
     try:
-        app(standalone_mode=True)
+        app()
     except TrainingError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", soft_wrap=True, markup=False)
+        Console(stderr=True).print(
+            f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False
+        )
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -2,54 +2,303 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from training.registry import Registry
-from training.settings import load_settings
-from training.store import import_release
+from training.errors import UsageError
+from training.registry import Registry, RegistryError, Release
+from training.screen import Report, Screen
+from training.settings import Settings, load_settings
+from training.store import Pair, import_release
+
+if TYPE_CHECKING:
+    from training.data import Transactions
+    from training.gate import Verdict
+    from training.train import Training
+
+
+class RefusedError(RegistryError):
+    """The gate refused the challenger; the champion stays."""
 
 
 def train_command(
-    overrides: dict[str, Any],
-    *,
-    data: Path | None,
-    held_out: Path | None,
-    if_changed: bool,
-    force: bool,
-    out: Console,
+    overrides: Mapping[str, Any], *, held_out: Path | None, if_changed: bool, force: bool, out: Console
 ) -> None:
-    """Run `train`."""
+    """Fit, record, judge, promote and import."""
     settings = load_settings(overrides)
-    from training.data import load_transactions
-    from training.publish import publish
-    from training.train import fit, part, split, test_figures
-
-    registry = Registry(settings.tracking_uri)
-    transactions = load_transactions(data)
-    parts = split(transactions, settings)
-    with out.status("training") as status:
-        fitted = fit(transactions, parts, settings, status.update)
-        status.update("judging the test part")
-        figures = test_figures(fitted, part(transactions, parts.test), settings)
-        status.update("recording")
-        release = publish(registry, fitted, transactions, parts, figures, settings)
-        registry.challenge(release)
-        registry.promote(release)
-        status.update("importing")
-        pair, _ = import_release(registry, release)
+    screen = Screen(out)
+    with screen.step("Read the transactions") as report:
+        data = read_data(settings, report)
+        report(f"{data.name}: {len(data):,} rows, {data.frauds} frauds ({data.prevalence:.3%})")
+    with screen.step("Open the registry") as report:
+        registry = Registry(settings.tracking_uri)
+        champion = registry.champion()
+        report(f"champion: release {champion.number}" if champion else "no champion yet")
     if held_out is not None:
-        rows = parts.test[transactions.time[parts.test].argsort(kind="stable")]
-        transactions.to_frame(rows).to_parquet(held_out, index=False)
-    out.print(f"release {release.number} promoted and imported as version {pair.version}")
+        _write_held_out(data, settings, held_out)
+    if if_changed and champion is not None and _is_unchanged(champion, data, settings):
+        out.print(f"release {champion.number} was trained from the same data and settings: nothing to do")
+        _import(registry, champion, screen)
+        return
+    _train(data, settings, registry, champion, screen, force=force)
+
+
+def _train(
+    data: Transactions,
+    settings: Settings,
+    registry: Registry,
+    champion: Release | None,
+    screen: Screen,
+    *,
+    force: bool,
+) -> None:
+    from training.publish import publish
+    from training.train import train
+
+    training = train(data, settings, screen)
+    with screen.step("Record in MLflow") as report:
+        release, latency = publish(registry, training, str(settings.data or data.name))
+        registry.challenge(release)
+        report(f"release {release.number}, alias challenger")
+    _print_figures(training, screen.console)
+    with screen.step("Ask the gate") as report:
+        verdict = judge_challenger(
+            registry, training, champion, sum(_median(times) for times in latency.values())
+        )
+        registry.set_tag(release, "gate", verdict.sentence())
+        report("passed" if verdict.passed else "refused")
+    screen.console.print(f"gate {verdict.sentence()}", soft_wrap=True, highlight=False)
+    if not verdict.passed and not force:
+        raise RefusedError(
+            f"release {release.number} stays challenger: {'; '.join(verdict.reasons)}; "
+            f"`python -m training promote {release.number} --force` promotes it all the same"
+        )
+    registry.promote(release, {"forced": "true"} if not verdict.passed else None)
+    _import(registry, release, screen)
+
+
+def _median(times: Mapping[str, float]) -> float:
+    return times["latency_ms_p50_rows_1"]
+
+
+def read_data(settings: Settings, report: Report) -> Transactions:
+    """Return the transactions the settings name."""
+    from training.data import load_transactions
+
+    if settings.data is None:
+        raise NotImplementedError
+    return weighted(load_transactions(settings.data), settings.genuine_weight)
+
+
+def weighted(data: Transactions, genuine_weight: float) -> Transactions:
+    """Let each genuine row stand for `genuine_weight` transactions where the file gives no weights."""
+    if genuine_weight == 1.0:
+        return data
+    if not (data.sample_weight == 1.0).all():
+        raise UsageError(f"{data.name} has a sample_weight of its own: leave genuine_weight at 1")
+    weight = np.where(data.required_label == 0, genuine_weight, 1.0)
+    fingerprint = hashlib.sha256(f"{data.fingerprint} {genuine_weight!r}".encode()).hexdigest()
+    return replace(data, sample_weight=weight, fingerprint=fingerprint)
+
+
+def _is_unchanged(champion: Release, data: Transactions, settings: Settings) -> bool:
+    from training.identity import recipe_key
+
+    return champion.fingerprint == data.fingerprint and champion.tags.get("recipe") == recipe_key(settings)
+
+
+def _write_held_out(data: Transactions, settings: Settings, path: Path) -> None:
+    """Write the test part in order of Time, unless the file there is this part already."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from training.identity import split_key
+    from training.score import replaced_when_done
+    from training.train import split_by_protocol
+
+    key = f"{data.fingerprint} {split_key(settings)}".encode()
+    if path.is_file() and _held_out_key(path) == key:
+        return
+    test = split_by_protocol(data, settings).test
+    test = test[data.time[test].argsort(kind="stable")]
+    table = pa.Table.from_pandas(data.to_frame(test), preserve_index=False)
+    with replaced_when_done(path) as part:
+        pq.write_table(table.replace_schema_metadata({b"training.held_out": key}), part)
+
+
+def _held_out_key(path: Path) -> bytes | None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return (pq.read_schema(path).metadata or {}).get(b"training.held_out")
+    except (pa.ArrowException, OSError):
+        return None
+
+
+def judge_challenger(
+    registry: Registry, training: Training, champion: Release | None, latency_ms: float
+) -> Verdict:
+    """Compare a training with the champion on the training's test rows."""
+    from training.evaluate import Judged
+    from training.gate import Candidate, judge
+    from training.score import Scorer
+    from training.train import criteria
+
+    settings = training.settings
+    calibration_error = training.figures["pair"]["calibration_error"].value
+    candidate = Candidate(training.judged["pair"], training.test.rows, calibration_error, latency_ms)
+    theirs = None
+    if champion is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            scored = Scorer(registry.fetch(champion, Path(folder)), threads=settings.threads).score(
+                training.test.features
+            )
+        theirs = Judged(scored.probability, scored.decision != "approve")
+    return judge(
+        candidate=candidate,
+        champion=theirs,
+        unseen=_unseen(training, champion),
+        criteria=criteria(settings),
+        settings=settings.gate,
+        seed=settings.seed,
+    )
+
+
+def _unseen(training: Training, champion: Release | None) -> NDArray[np.bool_]:
+    """Return which test rows were not used to fit the champion."""
+    from training.train import split_by_protocol
+
+    if champion is None or champion.fingerprint != training.data.fingerprint:
+        return np.ones(len(training.test.features), bool)
+    theirs = json.loads(champion.tags["split"])
+    protocol = theirs.pop("protocol")
+    settings = training.settings
+    split = settings.split.model_copy(update=theirs)
+    held_out = split_by_protocol(
+        training.data, settings.model_copy(update={"protocol": protocol, "split": split})
+    ).test
+    return np.isin(training.split.test, held_out)
+
+
+def _import(registry: Registry, release: Release, screen: Screen) -> Pair:
+    with screen.step("Import for serving") as report:
+        pair, imported = import_release(registry, release)
+        report(f"version {pair.version}{'' if imported else ' is in the store already'}")
+    return pair
+
+
+def _print_figures(training: Training, out: Console) -> None:
+    from training.card import MODELS, SHOWN, figure_text, metric_name
+
+    confidence = training.settings.evaluation.confidence
+    title = f"Test part of {training.data.name}, {confidence:.0%} intervals"
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=0)
+    table.add_column("")
+    for name in MODELS.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    for metric in SHOWN:
+        cells = (figure_text(metric, training.figures[model][metric]) for model in MODELS)
+        table.add_row(metric_name(metric), *(cell.replace("(", "[dim](") + "[/dim]" for cell in cells))
+    out.print(table)
+
+
+def score_command(data: Path, output: Path, out: Console) -> None:
+    """Score a file with the champion."""
+    from training.data import count_rows
+    from training.score import Scorer, score_file
+
+    settings = load_settings()
+    registry = Registry(settings.tracking_uri)
+    champion = registry.require_champion()
+    with tempfile.TemporaryDirectory() as folder:
+        scorer = Scorer(registry.fetch(champion, Path(folder)), threads=settings.threads)
+    with _progress(out) as progress:
+        task = progress.add_task(f"release {champion.number}", total=count_rows(data))
+        rows = score_file(scorer, data, output, lambda done: progress.advance(task, done))
+        seconds = progress.tasks[0].elapsed or 1e-9
+    out.print(
+        f"{rows:,} transactions scored by release {champion.number} "
+        f"in {seconds:.1f} s ({rows / seconds:,.0f}/s): {output}",
+        soft_wrap=True,
+    )
+
+
+def _progress(out: Console) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=out, disable=not out.is_terminal)
 
 
 def import_command(out: Console) -> None:
-    """Run `import`."""
-    settings = load_settings()
-    registry = Registry(settings.tracking_uri)
-    pair, imported = import_release(registry, registry.require_champion())
-    done = "imported" if imported else "is in the store already"
-    out.print(f"release {pair.release} {done} as version {pair.version}")
+    """Bring the champion to the model store."""
+    registry = Registry(load_settings().tracking_uri)
+    _import(registry, registry.require_champion(), Screen(out))
+
+
+def promote_command(number: str, *, force: bool, out: Console) -> None:
+    """Make a release the champion, if the gate let it pass."""
+    registry = Registry(load_settings().tracking_uri)
+    release = registry.release(number)
+    verdict = release.tags.get("gate", "not asked")
+    passed = verdict.startswith("passed")
+    if not passed and not force:
+        raise RefusedError(
+            f"the gate says about release {number}: {verdict}; --force promotes it all the same"
+        )
+    registry.promote(release, None if passed else {"forced": "true"})
+    out.print(f"release {number} is champion")
+    _import(registry, release, Screen(out))
+
+
+def rollback_command(out: Console) -> None:
+    """Go back one release."""
+    registry = Registry(load_settings().tracking_uri)
+    release = registry.rollback()
+    out.print(f"release {release.number} is champion again")
+    _import(registry, release, Screen(out))
+
+
+def releases_command(out: Console) -> None:
+    """List the releases, newest first."""
+    registry = Registry(load_settings().tracking_uri)
+    registry.champion()
+    table = Table(
+        title=f"Releases in {registry.tracking_uri}", title_justify="left", box=SIMPLE, padding=(0, 1)
+    )
+    for column in ("release", "alias", "trained (UTC)", "data", "AP, test part", "versions", "gate"):
+        table.add_column(column)
+    for release in reversed(registry.releases()):
+        table.add_row(*_release_cells(release))
+    out.print(table)
+
+
+def _release_cells(release: Release) -> tuple[str, ...]:
+    created = datetime.fromtimestamp(release.created_ms / 1000, UTC)
+    gate = "forced" if release.tags.get("forced") else release.tags.get("gate", "not asked").split(":")[0]
+    return (
+        release.number,
+        ", ".join(release.aliases),
+        f"{created:%Y-%m-%d %H:%M}",
+        f"{release.tags.get('data', '')} ({release.tags.get('protocol', '')})",
+        release.tags.get("average_precision", ""),
+        f"{release.network_version} + {release.trees_version}",
+        gate,
+    )

@@ -86,8 +86,9 @@ def choose_thresholds(
 ) -> Thresholds:
     """Choose both thresholds on validation rows: recall first at bounded cost.
 
-    A missed fraud costs its amount, an alarm `review_cost`. Among the pairs that cost at most `cost_slack` of
-    the amount at risk more than the cheapest pair, the one that catches the most frauds wins; then the cheaper.
+    A missed fraud costs its amount, an alarm `review_cost`. Among the pairs that cost at most `cost_slack`
+    of the amount at risk more than the cheapest pair, the one that catches the most frauds wins; then the
+    cheaper.
     """
     first, second = _candidates(neural_net, rows), _candidates(xgboost, rows)
     place = (np.searchsorted(first, neural_net, "right"), np.searchsorted(second, xgboost, "right"))
@@ -111,7 +112,7 @@ def choose_thresholds(
 
 
 def _candidates(score: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
-    """Return where a threshold may lie: midway (in log-odds) between a fraud's score and the next lower score."""
+    """Return where a threshold may lie: midway, in log-odds, between a fraud and the score below it."""
     levels = np.unique(score)
     frauds = np.unique(score[rows.label == 1])
     below = levels[np.maximum(np.searchsorted(levels, frauds) - 1, 0)]

@@ -1,4 +1,4 @@
-"""The release as one MLflow model: both networks' scores, calibrated probability and decision for each transaction.
+"""The release as one MLflow model: both scores, calibrated probability and decision of each transaction.
 
 MLflow stores this file itself and runs it where the model is loaded, without this package: it must import
 nothing of ``training``.
@@ -11,13 +11,13 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 
-class FraudDetector(PythonModel):  # type: ignore[misc]
+class FraudDetector(PythonModel):
     """Raw features in, one row of scores, probability and decision for each transaction out."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Open both models and the release document."""
         import onnxruntime
         import xgboost
@@ -28,11 +28,13 @@ class FraudDetector(PythonModel):  # type: ignore[misc]
         )
         self.trees = xgboost.Booster(model_file=context.artifacts["trees"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    # MLflow takes any other type hint for a schema of single rows and complains.
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Return neural_net_score, xgboost_score, fraud_probability and decision for each row."""
         names = self.document["feature_names"]
-        frame = model_input[names] if isinstance(model_input, pd.DataFrame) else model_input
-        features = np.ascontiguousarray(frame, dtype=np.float32)
+        features = np.ascontiguousarray(model_input[names], dtype=np.float32)
         scores = {
             "neural_net": self.network.run(None, {"features": features})[0],
             "xgboost": self.trees.inplace_predict(features, validate_features=False),
@@ -48,13 +50,15 @@ class FraudDetector(PythonModel):  # type: ignore[misc]
             }
         )
 
-    def _probability(self, scores: dict[str, Any]) -> Any:
+    def _probability(
+        self, scores: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
         calibration = self.document["calibration"]
         log_odds = calibration["intercept"]
         for model, coefficient in calibration["coefficients"].items():
             p = np.clip(scores[model].astype(np.float64), calibration["epsilon"], 1 - calibration["epsilon"])
             log_odds = log_odds + coefficient * (np.log(p) - np.log1p(-p))
-        return 1 / (1 + np.exp(-log_odds))
+        return np.asarray(1 / (1 + np.exp(-log_odds)))
 
 
 mlflow.models.set_model(FraudDetector())

@@ -5,7 +5,7 @@ Everything works on sorted arrays with weights, so that a resample is only anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -145,10 +145,8 @@ def _probability(score: Floats, label: NDArray[np.int8], bins: int, weights: Flo
     }
 
 
-def stratified_resamples(
-    rows: Rows, resamples: int, seed: int, at_once: int = 16
-) -> list[tuple[int, Callable[[], Floats]]]:
-    """Return makers of weight matrices [b, n]: frauds and genuine rows drawn with replacement, each among themselves."""
+def stratified_resamples(rows: Rows, resamples: int, seed: int, at_once: int = 16) -> Iterator[Floats]:
+    """Yield weight matrices [b, n]: frauds and genuine rows drawn with replacement, each class in itself."""
     fraud, genuine = np.flatnonzero(rows.label == 1), np.flatnonzero(rows.label == 0)
 
     def draw(number: int, size: int) -> Floats:
@@ -159,8 +157,8 @@ def stratified_resamples(
                 counts[i, group] = np.bincount(rng.integers(0, len(group), len(group)), minlength=len(group))
         return counts * rows.weight
 
-    starts = range(0, resamples, at_once)
-    return [(start, lambda start=start: draw(start, min(at_once, resamples - start))) for start in starts]  # type: ignore[misc]
+    for start in range(0, resamples, at_once):
+        yield draw(start, min(at_once, resamples - start))
 
 
 def evaluate(
@@ -193,10 +191,9 @@ def evaluate(
 def resampled(
     models: Mapping[str, Judged], rows: Rows, criteria: Criteria, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Floats]]:
-    """Return every metric of every model on each resample; the resamples are the same for all models (paired)."""
+    """Return every metric of every model on each resample; all models share the resamples (paired)."""
     parts: dict[str, dict[str, list[Floats]]] = {name: {} for name in models}
-    for _, make in stratified_resamples(rows, resamples, seed):
-        weights = make()
+    for weights in stratified_resamples(rows, resamples, seed):
         for name, judged in models.items():
             for metric, value in measure(judged, rows, criteria, weights).items():
                 parts[name].setdefault(metric, []).append(value)

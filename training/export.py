@@ -1,4 +1,4 @@
-"""The network as two ONNX files that need neither torch nor this package: its score, and the reasons for it."""
+"""The network as two ONNX files that need neither torch nor this package: score and reasons."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OPSET = 18
 
 
 def export_onnx(network: FraudNetwork, folder: Path) -> tuple[Path, Path]:
-    """Write ``model.onnx`` (features -> score) and ``attribution.onnx`` (features -> contributions) to `folder`."""
+    """Write ``model.onnx`` (gives ``score``) and ``attribution.onnx`` (gives ``contributions``)."""
     score = folder / "model.onnx"
     attribution = folder / "attribution.onnx"
     _export(network, score, "score")

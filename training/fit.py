@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,11 @@ from training.settings import NetworkSettings, XGBoostSettings
 if TYPE_CHECKING:
     import xgboost
 
+# Rows scored at once: activations of the widest layer stay within a few MB.
+SCORED_ROWS = 4096
+
 History = list[dict[str, float]]
-Progress = Callable[[int, int, dict[str, float]], None]
+Progress = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,7 @@ class FittedTrees:
 
     booster: xgboost.Booster
     history: History
+    best_tree: int
     seconds: float
     rows: int
 
@@ -70,7 +74,7 @@ def fit_network(
     device: torch.device,
     progress: Progress,
 ) -> FittedNetwork:
-    """Fit the network on undersampled training rows, keeping the epoch with the best validation average precision."""
+    """Fit the network on undersampled training rows; keep the epoch with the best validation AP."""
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
     sample = undersample(train.rows.label, train.rows.weight, settings.genuine_per_fraud, rng)
@@ -156,7 +160,7 @@ class _Loop:
                 **self._validate(),
             }
             history.append(figures)
-            progress(epoch + 1, self.settings.epochs, figures)
+            progress(epoch + 1, figures)
             self.scheduler.step(figures["validation_average_precision"])
             if figures["validation_average_precision"] > best:
                 best, best_epoch = figures["validation_average_precision"], epoch
@@ -170,7 +174,7 @@ class _Loop:
         self.net.train()
         order = torch.randperm(len(inputs)).to(inputs.device)
         total = 0.0
-        for rows in order.split(self.settings.batch_rows):
+        for rows in torch.split(order, self.settings.batch_rows):
             if len(rows) < 2:  # BatchNorm cannot estimate a variance from one row
                 continue
             logits = self.net(inputs[rows]).squeeze(1)
@@ -184,7 +188,9 @@ class _Loop:
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         self.net.eval()
-        logits = torch.cat([self.net(part).squeeze(1) for part in self.monitor_inputs.split(4096)])
+        logits = torch.cat(
+            [self.net(part).squeeze(1) for part in torch.split(self.monitor_inputs, SCORED_ROWS)]
+        )
         rows = self.monitor.rows
         score = torch.sigmoid(logits.double() + self.shift).cpu().numpy()
         loss = np.logaddexp(
@@ -203,7 +209,7 @@ def _copy_state(net: nn.Module) -> dict[str, Tensor]:
 
 
 def fit_trees(
-    train: Part, validation: Part, settings: XGBoostSettings, *, seed: int, threads: int, progress: Progress
+    train: Part, validation: Part, settings: XGBoostSettings, *, seed: int, threads: int
 ) -> FittedTrees:
     """Fit the trees, stopping when validation AUC stalls; the booster returned ends at its best tree."""
     import xgboost
@@ -224,27 +230,36 @@ def fit_trees(
         matrix,
         num_boost_round=settings.trees,
         evals=[(matrix, "train"), (watched, "validation")],
-        evals_result=record,  # type: ignore[arg-type]
+        evals_result=record,
         verbose_eval=False,
         callbacks=[
             xgboost.callback.EarlyStopping(
-                settings.stopping_patience_trees, metric_name="auc", data_name="validation", save_best=False
+                rounds=settings.stopping_patience_trees,
+                metric_name="auc",
+                data_name="validation",
+                save_best=False,
             )
         ],
     )
     best = booster[: booster.best_iteration + 1]
     shifted = _shift_margin(best, prior_shift(sample.kept_share, settings.scale_pos_weight))
-    history = [
+    history = _named_history(record)
+    seconds = time.perf_counter() - started
+    return FittedTrees(shifted, history, int(booster.best_iteration), seconds, len(sample.rows))
+
+
+def _named_history(record: Mapping[str, Mapping[str, list[float]]]) -> History:
+    """Return XGBoost's record under the names the network's history has, so that MLflow compares them."""
+    names = {"logloss": "loss", "aucpr": "average_precision", "auc": "auc"}
+    trees = range(len(record["validation"]["auc"]))
+    return [
         {
-            f"{part}_{metric}": values[i]
+            f"{part}_{names[metric]}": values[i]
             for part, metrics in record.items()
             for metric, values in metrics.items()
         }
-        for i in range(len(record["validation"]["auc"]))
+        for i in trees
     ]
-    for i in range(0, len(history), 50):
-        progress(i + 1, settings.trees, history[i])
-    return FittedTrees(shifted, history, time.perf_counter() - started, len(sample.rows))
 
 
 def _tree_parameters(settings: XGBoostSettings, seed: int, threads: int) -> dict[str, object]:
@@ -289,3 +304,10 @@ def tree_scores(booster: xgboost.Booster, features: NDArray[np.float32]) -> NDAr
     """Return the booster's scores [n] of raw features [n, 30]."""
     scores: NDArray[np.float32] = booster.inplace_predict(features, validate_features=False)
     return scores
+
+
+@torch.no_grad()
+def network_scores(network: nn.Module, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the network's scores [n] of raw features [n, 30]."""
+    batches = torch.split(torch.from_numpy(features), SCORED_ROWS)
+    return np.concatenate([network(batch).numpy() for batch in batches])

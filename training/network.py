@@ -1,4 +1,4 @@
-"""The torch module: raw features in, score out, scaling included, gradients for its reasons as plain tensor operations."""
+"""The torch module: raw features in, score out, scaling included; reasons as plain tensor operations."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class Preprocessing(nn.Module):
     lie outside what was learnt.
     """
 
+    mean: Tensor
+    scale: Tensor
     clip = 12.0  # standard deviations; the simulator and the limits of a transaction reach 1000s
 
     def __init__(self, features: int) -> None:
@@ -44,7 +46,8 @@ class Preprocessing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return standardised inputs, [n, 30]."""
-        return ((self.transform(x) - self.mean) / self.scale).clamp(-self.clip, self.clip)
+        standardised = (self.transform(x) - self.mean) / self.scale
+        return torch.clamp(standardised, -self.clip, self.clip)
 
 
 def dense_layers(inputs: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
@@ -62,7 +65,9 @@ class FraudNetwork(nn.Module):
     ``forward`` maps raw features float32 [n, 30] to scores float32 [n] in [0, 1].
     """
 
-    def __init__(self, preprocessing: Preprocessing, members: Sequence[nn.Module], shift: float) -> None:
+    shift: Tensor
+
+    def __init__(self, preprocessing: Preprocessing, members: Sequence[nn.Sequential], shift: float) -> None:
         super().__init__()
         self.preprocessing = preprocessing
         self.members = nn.ModuleList(members)
@@ -71,10 +76,8 @@ class FraudNetwork(nn.Module):
     def logits(self, features: Tensor) -> Tensor:
         """Return prior-corrected log-odds [n], the mean over the members."""
         inputs = self.preprocessing(features)
-        total = self.members[0](inputs).squeeze(1)
-        for member in list(self.members)[1:]:
-            total = total + member(inputs).squeeze(1)
-        return total / len(self.members) + self.shift
+        members = torch.cat([member(inputs) for member in self.members], dim=1)  # [n, members]
+        return torch.mean(members, dim=1) + self.shift
 
     def forward(self, features: Tensor) -> Tensor:
         """Return scores [n] in [0, 1]."""
@@ -93,30 +96,38 @@ class Attribution(nn.Module):
         super().__init__()
         self.preprocessing = network.preprocessing
         self.steps = steps
-        self.layers = nn.ModuleList(nn.ModuleList(fold_batch_norm(member)) for member in network.members)
+        self.members = nn.ModuleList(FoldedMember(member) for member in network.members)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return contributions [n, 30] for raw features [n, 30]."""
-        inputs = self.preprocessing(features)
+        inputs: Tensor = self.preprocessing(features)
         total = torch.zeros_like(inputs)
         for step in range(self.steps):
             point = inputs * ((step + 0.5) / self.steps)
-            for member in self.layers:
-                total = total + self._gradient(member, point)
-        return inputs * total / (self.steps * len(self.layers))
+            for member in self.members:
+                total = total + member(point)
+        return torch.mul(inputs, total) / (self.steps * len(self.members))
 
-    @staticmethod
-    def _gradient(layers: nn.ModuleList, inputs: Tensor) -> Tensor:
-        """Return the gradient [n, 30] of one member's logit."""
-        open_gates = []
-        *hidden, last = layers
-        for layer in hidden:
-            inputs = layer(inputs)
-            open_gates.append((inputs > 0).to(inputs.dtype))
+
+class FoldedMember(nn.Module):
+    """One member without BatchNorm and dropout; its forward pass is the gradient of the member's logit."""
+
+    def __init__(self, member: nn.Module) -> None:
+        super().__init__()
+        layers = fold_batch_norm(member)
+        self.weights = nn.ParameterList(layer.weight for layer in layers)
+        self.biases = nn.ParameterList(layer.bias for layer in layers)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return the gradient [n, 30] of the logit at standardised inputs [n, 30]."""
+        gates = []
+        for weight, bias in zip(list(self.weights)[:-1], list(self.biases)[:-1], strict=True):
+            inputs = inputs @ weight.T + bias  # [n, units]
+            gates.append((inputs > 0).to(inputs.dtype))
             inputs = torch.relu(inputs)
-        gradient = last.weight  # [1, units]
-        for layer, gate in zip(reversed(hidden), reversed(open_gates), strict=True):
-            gradient = (gradient * gate) @ layer.weight  # [n, units of the layer below]
+        gradient: Tensor = self.weights[-1]  # [1, units]
+        for weight, gate in zip(reversed(list(self.weights)[:-1]), reversed(gates), strict=True):
+            gradient = (gradient * gate) @ weight  # [n, units of the layer below]
         return gradient
 
 
@@ -130,7 +141,13 @@ def fold_batch_norm(member: nn.Module) -> list[nn.Linear]:
             copy.load_state_dict(layer.state_dict())
             folded.append(copy)
         elif isinstance(layer, nn.BatchNorm1d):
-            factor = layer.weight / torch.sqrt(layer.running_var + layer.eps)
-            folded[-1].weight.mul_(factor[:, None])
-            folded[-1].bias.copy_((folded[-1].bias - layer.running_mean) * factor + layer.bias)
+            _fold(folded[-1], layer)
     return folded
+
+
+def _fold(linear: nn.Linear, norm: nn.BatchNorm1d) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    linear.weight.mul_(factor[:, None])
+    linear.bias.copy_((linear.bias - norm.running_mean) * factor + norm.bias)

@@ -1,184 +1,278 @@
-"""A fitted pair -> MLflow runs, registered models and a release."""
+"""A training -> MLflow: a parent run with a child for each model, stored models, a registered release."""
 
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.data import FEATURES, Split, Transactions
-from training.evaluate import Figure
+from training.card import figure_text, model_card
+from training.data import FEATURES
 from training.export import export_onnx
-from training.registry import NETWORK, RELEASE, TREES, Registry, Release
-from training.release import build_document, describe_data
-from training.settings import Settings
+from training.identity import recipe_key, split_key
+from training.latency import measure_latency
+from training.registry import NETWORK, RELEASE, TREES, Registry, Release, explained
+from training.release import build_document, describe_data, describe_parts
+from training.report import draw_network, draw_pair, draw_trees
+from training.score import Scorer
 from training.simulate import simulate
-from training.tracking import DETECTOR_FILE, Run, signature
-
-if TYPE_CHECKING:
-    from training.train import Fitted
+from training.tracking import (
+    FRAUD_DETECTOR_FILE,
+    Run,
+    decision_signature,
+    score_signature,
+    tensor_signature,
+)
+from training.train import Training
 
 REFERENCE_ROWS = 64
-RUNTIME = ["numpy", "pandas", "onnxruntime", "xgboost-cpu"]
+EXAMPLE_ROWS = 3
+PINNED = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "onnxruntime": "onnxruntime",
+    "xgboost": "xgboost-cpu",
+}
 
 
 def publish(
-    registry: Registry,
-    fitted: Fitted,
-    data: Transactions,
-    split: Split,
-    figures: Mapping[str, Mapping[str, Figure]],
-    settings: Settings,
-) -> Release:
-    """Record one training and register it as a release; nothing is promoted."""
-    about = describe_data(data, split)
-    tags = _tags(about, settings)
+    registry: Registry, training: Training, source: str
+) -> tuple[Release, dict[str, dict[str, float]]]:
+    """Record a training and register it as a release; promote nothing.
+
+    Returns
+    -------
+    tuple of Release and dict
+        The release and the latency of each stored model in milliseconds.
+    """
     started = datetime.now(UTC)
-    name = f"{data.name} {started:%Y-%m-%d %H:%M:%S}"
-    parent = Run(registry, RELEASE, name, {**tags, "model": "pair"})
-    try:
-        children = {
-            "neural_net": Run(
-                registry,
-                NETWORK,
-                f"network, {name}",
-                {**tags, "model": "neural_net", "mlflow.parentRunId": parent.id},
-            ),
-            "xgboost": Run(
-                registry,
-                TREES,
-                f"XGBoost, {name}",
-                {**tags, "model": "xgboost", "mlflow.parentRunId": parent.id},
-            ),
-        }
-        parent.parameters(_flat(settings.model_dump()))
-        parent.figures(figures["pair"])
-        children["neural_net"].parameters(_flat(settings.network.model_dump()) | {"seed": settings.seed})
-        children["xgboost"].parameters(_flat(settings.xgboost.model_dump()) | {"seed": settings.seed})
-        children["neural_net"].history(fitted.network.history)
-        children["xgboost"].history(fitted.trees.history)
-        for model, run in children.items():
-            run.figures(figures[model])
+    with _runs(registry, training, started) as runs, tempfile.TemporaryDirectory() as folder:
+        about = describe_data(training.data, training.split)
         document = build_document(
-            thresholds=fitted.thresholds,
-            calibration=fitted.calibration,
+            thresholds=training.fitted.thresholds,
+            calibration=training.fitted.calibration,
             data=about,
-            figures=figures,
-            run_id=parent.id,
-            trained_at=started.isoformat(),
+            figures=training.figures,
+            run_id=runs["pair"].id,
+            trained_at=started.isoformat(timespec="seconds"),
         )
-        with tempfile.TemporaryDirectory() as folder:
-            release = _register(registry, fitted, document, parent, children, Path(folder), tags)
-        for run in (*children.values(), parent):
-            run.end()
-    except BaseException:
-        for run in (parent,):
-            run.end("FAILED")
+        files = Path(folder) / "files"
+        files.mkdir()
+        features = _write_files(training, document, files)
+        latency = measure_latency(Scorer(files, threads=1), features)
+        _record(runs, training, about, latency, source)
+        _draw(runs, training, Path(folder) / "plots")
+        parts = describe_parts(training.data, training.split)
+        card = model_card(document, training.figures, training.settings, parts, latency)
+        runs["pair"].text(card, "model_card.md")
+        runs["pair"].text(training.settings.model_dump_json(indent=2), "settings.json")
+        with explained(registry.tracking_uri), _quiet():
+            number = _register(registry, runs, training, files, features)
+    return registry.release(number), latency
+
+
+@contextmanager
+def _runs(registry: Registry, training: Training, started: datetime) -> Iterator[dict[str, Run]]:
+    """Open the parent run and a child for each model; close them by how the block ended."""
+    tags = _tags(training)
+    name = f"{started:%Y-%m-%d %H:%M:%S}, {training.data.name}"
+    pair = Run(registry, RELEASE, name, {**tags, "model": "both"})
+    runs = {"pair": pair}
+    try:
+        for model, experiment, label in (("neural_net", NETWORK, "network"), ("xgboost", TREES, "XGBoost")):
+            child = {**tags, "model": label, "mlflow.parentRunId": pair.id}
+            runs[model] = Run(registry, experiment, f"{label}, {name}", child)
+        yield runs
+    except BaseException as error:
+        for run in runs.values():
+            run.end("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    return release
+    for run in runs.values():
+        run.end()
+
+
+def _tags(training: Training) -> dict[str, str]:
+    settings = training.settings
+    return {
+        "data": training.data.name,
+        "fingerprint": training.data.fingerprint,
+        "protocol": settings.protocol,
+        "seed": str(settings.seed),
+        "split": split_key(settings),
+        "recipe": recipe_key(settings),
+    }
+
+
+def _record(
+    runs: Mapping[str, Run],
+    training: Training,
+    about: Mapping[str, Any],
+    latency: Mapping[str, Mapping[str, float]],
+    source: str,
+) -> None:
+    settings, fitted = training.settings, training.fitted
+    shared = {
+        "seed": settings.seed,
+        "protocol": settings.protocol,
+        **_flat(settings.split.model_dump(), "split."),
+    }
+    runs["pair"].parameters(_flat(settings.model_dump()) | _environment())
+    runs["neural_net"].parameters(shared | _flat(settings.network.model_dump()) | _environment())
+    runs["xgboost"].parameters(shared | _flat(settings.xgboost.model_dump()) | _environment())
+    runs["neural_net"].history(fitted.network.history)
+    runs["xgboost"].history(fitted.trees.history)
+    limits = asdict(fitted.thresholds)
+    profile = {**about, **describe_parts(training.data, training.split)}
+    fits = {
+        "neural_net": {
+            "fit_seconds": fitted.network.seconds,
+            "fit_rows": fitted.network.rows,
+            "best_epoch": fitted.network.best_epoch + 1,
+        },
+        "xgboost": {
+            "fit_seconds": fitted.trees.seconds,
+            "fit_rows": fitted.trees.rows,
+            "best_tree": fitted.trees.best_tree + 1,
+        },
+        "pair": {},
+    }
+    for model, run in runs.items():
+        run.dataset(training.data.name, training.data.fingerprint, source, profile)
+        run.figures(training.figures[model])
+        run.history(
+            [
+                {
+                    **fits[model],
+                    **latency.get(model, {}),
+                    **({"threshold": limits[model]} if model in limits else {}),
+                }
+            ]
+        )
+    for model in ("neural_net", "xgboost"):
+        runs["pair"].history(
+            [{f"{model}_test_{name}": figure.value for name, figure in training.figures[model].items()}]
+        )
+
+
+def _draw(runs: Mapping[str, Run], training: Training, folder: Path) -> None:
+    for model, draw in (("pair", draw_pair), ("neural_net", draw_network), ("xgboost", draw_trees)):
+        (folder / model).mkdir(parents=True)
+        draw(training, folder / model)
+        runs[model].files(folder / model, "plots")
+
+
+def _environment() -> dict[str, str]:
+    names = ("torch", "xgboost-cpu", "numpy", "scikit-learn", "mlflow", "onnxruntime")
+    return {
+        "environment.python": platform.python_version(),
+        "environment.machine": platform.platform(),
+        **{f"environment.{name}": version(name) for name in names},
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _write_files(training: Training, document: Mapping[str, Any], folder: Path) -> NDArray[np.float32]:
+    """Write what the release carries; return the features of its reference batch.
+
+    The batch is invented: a registry and a model store are no place for card data.
+    """
+    features = np.array(simulate(REFERENCE_ROWS, 0)[list(FEATURES)], np.float32)
+    scores = training.fitted.scores(features)
+    export_onnx(training.fitted.network.module, folder)
+    training.fitted.trees.booster.save_model(folder / "model.ubj")
+    (folder / "release.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    batch = {"features": features.tolist(), "neural_net": scores[0].tolist(), "xgboost": scores[1].tolist()}
+    (folder / "reference.json").write_text(json.dumps(batch), encoding="utf-8")
+    return features
 
 
 def _register(
     registry: Registry,
-    fitted: Fitted,
-    document: dict[str, Any],
-    parent: Run,
-    children: dict[str, Run],
-    folder: Path,
-    tags: dict[str, str],
-) -> Release:
+    runs: Mapping[str, Run],
+    training: Training,
+    files: Path,
+    features: NDArray[np.float32],
+) -> str:
+    """Store and register the two models, then the pair, whose version number becomes the release's."""
     import mlflow
+    import pandas as pd
 
-    reference = simulate(REFERENCE_ROWS, 0)[list(FEATURES)]
-    example = reference.head(5)
-    features = reference.to_numpy(np.float32)
-    scores = fitted.scores(features)
-    files = _write_files(fitted, document, features, scores, folder)
-    with mlflow.start_run(run_id=children["neural_net"].id):
+    example = features[:EXAMPLE_ROWS]
+    named = pd.DataFrame(example.astype(np.float64), columns=list(FEATURES))
+    with mlflow.start_run(run_id=runs["neural_net"].id):
         network = mlflow.pytorch.log_model(
-            fitted.network.module,
+            training.fitted.network.module,
             name="model",
-            signature=signature("tensor"),
-            input_example=features[:5],
-            extra_files=[str(files["network"]), str(files["attribution"])],
-            pip_requirements=["torch==2.13.0", "numpy", "onnxruntime"],
+            signature=tensor_signature(),
+            input_example=example,
+            extra_files=[str(files / "model.onnx"), str(files / "attribution.onnx")],
+            pip_requirements=_pinned("torch", "numpy"),
+            metadata={"feature_names": list(FEATURES)},
         )
-    with mlflow.start_run(run_id=children["xgboost"].id):
+    with mlflow.start_run(run_id=runs["xgboost"].id):
         trees = mlflow.xgboost.log_model(
-            fitted.trees.booster,
+            training.fitted.trees.booster,
             name="model",
-            signature=signature("score"),
+            signature=score_signature(),
+            input_example=named,
             model_format="ubj",
-            pip_requirements=["xgboost-cpu", "numpy", "pandas"],
+            pip_requirements=_pinned("xgboost", "numpy", "pandas"),
         )
-    with mlflow.start_run(run_id=parent.id):
+    with mlflow.start_run(run_id=runs["pair"].id):
         pair = mlflow.pyfunc.log_model(
             name="model",
-            python_model=str(DETECTOR_FILE),
-            artifacts={key: str(path) for key, path in files.items()},
-            signature=signature("pair"),
-            pip_requirements=RUNTIME,
+            python_model=str(FRAUD_DETECTOR_FILE),
+            artifacts={path.stem: str(path) for path in sorted(files.iterdir()) if path.stem != "model"}
+            | {"network": str(files / "model.onnx"), "trees": str(files / "model.ubj")},
+            signature=decision_signature(),
+            input_example=named,
+            pip_requirements=_pinned("numpy", "pandas", "onnxruntime", "xgboost"),
         )
+    tags = _tags(training)
     versions = {
-        name: mlflow.register_model(info.model_uri, name, tags=tags)
-        for name, info in ((NETWORK, network), (TREES, trees))
+        "network_version": registry.register(NETWORK, network.model_uri, runs["neural_net"].id, tags),
+        "xgboost_version": registry.register(TREES, trees.model_uri, runs["xgboost"].id, tags),
     }
-    detector = mlflow.register_model(
-        pair.model_uri,
-        RELEASE,
-        tags={
-            **tags,
-            "network_version": str(versions[NETWORK].version),
-            "xgboost_version": str(versions[TREES].version),
-        },
+    quality = figure_text("average_precision", training.figures["pair"]["average_precision"])
+    return registry.register(
+        RELEASE, pair.model_uri, runs["pair"].id, {**tags, **versions, "average_precision": quality}
     )
-    return registry.release(str(detector.version))
 
 
-def _write_files(
-    fitted: Fitted,
-    document: dict[str, Any],
-    features: NDArray[np.float32],
-    scores: tuple[NDArray[np.float32], NDArray[np.float32]],
-    folder: Path,
-) -> dict[str, Path]:
-    network, attribution = export_onnx(fitted.network.module, folder)
-    files = {
-        "network": network,
-        "attribution": attribution,
-        "trees": folder / "model.ubj",
-        "release": folder / "release.json",
-        "reference": folder / "reference.json",
-    }
-    fitted.trees.booster.save_model(files["trees"])
-    files["release"].write_text(json.dumps(document, indent=2), encoding="utf-8")
-    batch = {"features": features.tolist(), "neural_net": scores[0].tolist(), "xgboost": scores[1].tolist()}
-    files["reference"].write_text(json.dumps(batch), encoding="utf-8")
-    return files
+def _pinned(*modules: str) -> list[str]:
+    return [f"{PINNED[name]}=={version(PINNED[name]).split('+')[0]}" for name in modules]
 
 
-def _tags(about: Mapping[str, Any], settings: Settings) -> dict[str, str]:
-    return {
-        "data": str(about["name"]),
-        "fingerprint": str(about["fingerprint"]),
-        "protocol": str(about["protocol"]),
-        "seed": str(settings.seed),
-        "python": platform.python_version(),
-    }
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what MLflow says about choices that are made on purpose."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "mlflow.tracking", "mlflow.models")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -6,10 +6,11 @@ thresholds at once. The same aliases on the two models' own versions follow it a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ if TYPE_CHECKING:
 
 RELEASE, NETWORK, TREES = "fraud-detector", "fraud-neural-net", "fraud-xgboost"
 CHAMPION, CHALLENGER = "champion", "challenger"
+DESCRIPTIONS = {
+    RELEASE: "A release: network, trees, calibration and thresholds that were fitted together.",
+    NETWORK: "The network of each release.",
+    TREES: "The gradient-boosted trees of each release.",
+}
 HISTORY_TAG = "promotion_history"
 HISTORY_LENGTH = 100  # a registered model's tag holds 5,000 characters
 
@@ -54,7 +60,7 @@ class Registry:
 
     def release(self, number: str) -> Release:
         """Return a release by its number; raises RegistryError when there is none."""
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             found = [item for item in self.releases() if item.number == number]
         if not found:
             raise RegistryError(f"there is no release {number}; `python -m training releases` lists them")
@@ -62,7 +68,7 @@ class Registry:
 
     def releases(self) -> list[Release]:
         """Return all complete releases, oldest first."""
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             versions = self.client.search_model_versions(f"name = '{RELEASE}'", max_results=10_000)
             aliases: dict[str, list[str]] = {}
             for alias, version in self._aliases(RELEASE).items():
@@ -71,8 +77,8 @@ class Registry:
         return sorted((item for item in releases if item is not None), key=lambda item: int(item.number))
 
     def champion(self) -> Release | None:
-        """Return the promoted release, or None before the first promotion; repairs what an interruption left."""
-        with _explained(self.tracking_uri):
+        """Return the promoted release, None before the first; repairs what an interruption left."""
+        with explained(self.tracking_uri):
             number = self._aliases(RELEASE).get(CHAMPION)
         if number is None:
             return None
@@ -85,9 +91,22 @@ class Registry:
         champion = self.champion()
         if champion is None:
             raise RegistryError(
-                f"no release has the alias {CHAMPION} in {self.tracking_uri}; train one with `python -m training train`"
+                f"no release in {self.tracking_uri} has the alias {CHAMPION}: "
+                "train one with `python -m training train`"
             )
         return champion
+
+    def register(self, name: str, model_uri: str, run_id: str, tags: Mapping[str, str]) -> str:
+        """Make a stored model a new version of a registered model and return its number."""
+        from mlflow.exceptions import MlflowException
+
+        with explained(self.tracking_uri):
+            if not self.client.search_registered_models(f"name = '{name}'", max_results=1):
+                with contextlib.suppress(MlflowException):  # another training made it first
+                    self.client.create_registered_model(name, description=DESCRIPTIONS[name])
+            model_id = model_uri.removeprefix("models:/")
+            created = self.client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id)
+        return str(created.version)
 
     def challenge(self, release: Release) -> None:
         """Name a release the challenger."""
@@ -99,13 +118,14 @@ class Registry:
         The history is written first and the alias last: whatever interrupts this, the alias decides and the
         history is cut back to it.
         """
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             for key, value in (tags or {}).items():
                 self.client.set_model_version_tag(RELEASE, release.number, key, value)
             history = self.history()
             if not history or history[-1] != release.number:
                 self._write_history([*history, release.number])
             self._set_alias(release, CHAMPION)
+            self._clear_challenger(release)
 
     def rollback(self) -> Release:
         """Make the release before the champion champion again and return it."""
@@ -113,14 +133,14 @@ class Registry:
         if len(history) < 2:
             raise RegistryError("there is no earlier release to go back to")
         earlier = self.release(history[-2])
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             self._set_alias(earlier, CHAMPION)
             self._write_history(history[:-1])
         return earlier
 
     def history(self) -> list[str]:
         """Return the numbers of the champions in order, the present one last."""
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             champion = self._aliases(RELEASE).get(CHAMPION)
             if champion is None:
                 return []
@@ -131,32 +151,37 @@ class Registry:
 
     def set_tag(self, release: Release, key: str, value: str) -> None:
         """Record something on a release."""
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             self.client.set_model_version_tag(RELEASE, release.number, key, value)
 
-    def artifact(self, release: Release, name: str) -> Path:
-        """Return a local path of a file the release carries."""
-        return self.artifacts(release) / name
-
-    def artifacts(self, release: Release) -> Path:
-        """Return a local folder with the files the release carries."""
+    def fetch(self, release: Release, into: Path) -> Path:
+        """Copy the files a release carries to a folder below `into` and return that folder."""
         import mlflow
 
-        with _explained(self.tracking_uri):
-            folder = mlflow.artifacts.download_artifacts(f"models:/{RELEASE}/{release.number}")
-        return Path(folder) / "artifacts"
+        with explained(self.tracking_uri):
+            uri = f"models:/{RELEASE}/{release.number}"
+            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into))) / "artifacts"
+        if not (folder / "release.json").is_file():
+            raise RegistryError(f"release {release.number} has lost its files in {self.tracking_uri}")
+        return folder
 
     def _write_history(self, numbers: list[str]) -> None:
         text = json.dumps(numbers[-HISTORY_LENGTH:])
         self.client.set_registered_model_tag(RELEASE, HISTORY_TAG, text)
 
     def _set_alias(self, release: Release, alias: str) -> None:
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             self.client.set_registered_model_alias(RELEASE, alias, release.number)
         self._follow(release, alias)
 
+    def _clear_challenger(self, release: Release) -> None:
+        """A champion challenges nobody."""
+        if str(self._aliases(RELEASE).get(CHALLENGER)) == release.number:
+            for name in (NETWORK, TREES, RELEASE):
+                self.client.delete_registered_model_alias(name, CHALLENGER)
+
     def _follow(self, release: Release, alias: str) -> None:
-        with _explained(self.tracking_uri):
+        with explained(self.tracking_uri):
             for name, version in ((NETWORK, release.network_version), (TREES, release.trees_version)):
                 if str(self._aliases(name).get(alias)) != version:
                     self.client.set_registered_model_alias(name, alias, version)
@@ -187,7 +212,7 @@ def _connect(tracking_uri: str) -> MlflowClient:
     # A registry that is down should be noticed in seconds, not after MLflow's seven retries of minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    with _explained(tracking_uri):
+    with explained(tracking_uri):
         import mlflow
 
         for name in ("mlflow", "alembic"):
@@ -200,7 +225,7 @@ def _connect(tracking_uri: str) -> MlflowClient:
 
 
 @contextmanager
-def _explained(tracking_uri: str) -> Iterator[None]:
+def explained(tracking_uri: str) -> Iterator[None]:
     """Turn whatever MLflow and SQLAlchemy raise into one sentence."""
     try:
         yield
@@ -224,5 +249,6 @@ def _sentence(error: Exception, tracking_uri: str) -> str:
             f"the MLflow database {tracking_uri} is locked by another process: try again when that has ended"
         )
     if any(word in text for word in ("Max retries", "Connection", "refused", "timed out", "unable to open")):
-        return f"the MLflow registry {tracking_uri} cannot be reached: start it or set MLFLOW_TRACKING_URI ({text})"
+        advice = "start it or set MLFLOW_TRACKING_URI"
+        return f"the MLflow registry {tracking_uri} cannot be reached: {advice} ({text})"
     return f"the MLflow registry {tracking_uri} refused: {text}"

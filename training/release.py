@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from training.data import FEATURES, Split, Transactions
 from training.decision import Calibration, Thresholds
 from training.evaluate import Figure
@@ -48,4 +50,17 @@ def describe_data(data: Transactions, split: Split) -> dict[str, Any]:
         "frauds": data.frauds,
         "prevalence": data.prevalence,
         "protocol": split.protocol,
+    }
+
+
+def describe_parts(data: Transactions, split: Split) -> dict[str, dict[str, Any]]:
+    """Return rows, frauds and share of fraud in the stream of each part."""
+    label, weight = data.required_label, data.sample_weight
+    return {
+        name: {
+            "rows": len(rows),
+            "frauds": int(label[rows].sum()),
+            "prevalence": float(np.average(label[rows], weights=weight[rows])),
+        }
+        for name, rows in (("training", split.train), ("validation", split.validation), ("test", split.test))
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,140 +21,154 @@ from training.errors import UsageError
 ENV_PREFIX = "TRAINING__"
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "training.yaml"
 
-Share = Field(gt=0, lt=1)
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
+    """A frozen group of settings that refuses unknown keys; the text under a field explains it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
 
 class SplitSettings(Section):
     """How the rows are divided; what remains is the training part."""
 
-    validation_share: float = Field(
-        0.2, gt=0, lt=0.5, description="Share of rows for early stopping, calibration and thresholds."
-    )
-    test_share: float = Field(0.2, gt=0, lt=0.5, description="Share of rows that no choice ever sees.")
+    seed: int = Field(7, ge=0, lt=2**31)
+    """Seed of a random split; its own, so that retraining is judged on the same rows."""
+    validation_share: float = Field(0.2, gt=0, lt=0.5)
+    """Share of rows for early stopping, calibration and thresholds."""
+    test_share: float = Field(0.2, gt=0, lt=0.5)
+    """Share of rows that no choice ever sees."""
 
 
 class NetworkSettings(Section):
     """The network and its training loop."""
 
-    hidden: tuple[int, ...] = Field(
-        (512, 256, 128, 64), min_length=1, description="Units of each hidden layer, input side first."
-    )
-    dropout: float = Field(
-        0.3, ge=0, lt=1, description="Share of units silenced in each hidden layer while training."
-    )
-    epochs: int = Field(40, ge=1, le=10_000, description="Most passes over the training part.")
-    batch_rows: int = Field(512, ge=2, description="Rows in a gradient step.")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="Adam's first step size.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled L2 shrinkage of the weights.")
-    positive_weight: float = Field(
-        2.0, gt=0, description="How much a fraud counts in the loss, in genuine rows."
-    )
-    genuine_per_fraud: float = Field(
-        60.0, ge=0, description="Genuine rows kept per fraud in the training part; 0 keeps all."
-    )
-    plateau_factor: float = Field(0.5, gt=0, lt=1, description="Step size multiplier when validation stalls.")
-    plateau_patience_epochs: int = Field(2, ge=0, description="Stalled epochs before the step shrinks.")
-    stopping_patience_epochs: int = Field(8, ge=1, description="Stalled epochs before training ends.")
-    monitor_rows: int = Field(
-        20_000, ge=1, description="Most genuine validation rows looked at after each epoch."
-    )
-    members: int = Field(
-        1, ge=1, le=32, description="Networks with different seeds whose log-odds are averaged."
-    )
+    hidden: tuple[PositiveInt, ...] = Field((512, 256, 128, 64), min_length=1)
+    """Units of each hidden layer, input side first."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of units silenced in each hidden layer while training."""
+    epochs: int = Field(40, ge=1, le=10_000)
+    """Most passes over the training part."""
+    batch_rows: int = Field(512, ge=2)
+    """Rows in a gradient step."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """Adam's first step size."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Adam's L2 penalty on the weights."""
+    positive_weight: float = Field(2.0, gt=0)
+    """How much a fraud counts in the loss, in genuine rows."""
+    genuine_per_fraud: float = Field(60.0, ge=0)
+    """Genuine rows kept per fraud in the training part; 0 keeps all."""
+    plateau_factor: float = Field(0.5, gt=0, lt=1)
+    """Multiplier of the step size when validation stalls."""
+    plateau_patience_epochs: int = Field(2, ge=0)
+    """Stalled epochs before the step size shrinks."""
+    stopping_patience_epochs: int = Field(8, ge=1)
+    """Stalled epochs before training ends."""
+    monitor_rows: int = Field(20_000, ge=1)
+    """Most genuine validation rows looked at after each epoch."""
+    members: int = Field(1, ge=1, le=32)
+    """Networks with different first weights whose log-odds are averaged."""
 
 
 class XGBoostSettings(Section):
     """The gradient-boosted trees."""
 
-    trees: int = Field(300, ge=1, description="Most trees.")
-    max_depth: int = Field(6, ge=1, le=20, description="Most splits from root to leaf.")
-    learning_rate: float = Field(0.1, gt=0, le=1, description="Shrinkage of each tree.")
-    scale_pos_weight: float = Field(10.0, gt=0, description="How much a fraud counts, in genuine rows.")
-    subsample: float = Field(0.8, gt=0, le=1, description="Share of rows each tree sees.")
-    column_share: float = Field(0.8, gt=0, le=1, description="Share of features each tree sees.")
-    min_child_weight: float = Field(1.0, ge=0, description="Least hessian weight of a leaf.")
-    regularisation_l2: float = Field(1.0, ge=0, description="L2 shrinkage of leaf values.")
-    stopping_patience_trees: int = Field(
-        50, ge=1, description="Trees without a better validation AUC before boosting ends."
-    )
-    genuine_per_fraud: float = Field(
-        0.0, ge=0, description="Genuine rows kept per fraud in the training part; 0 keeps all."
-    )
+    trees: int = Field(300, ge=1, le=100_000)
+    """Most trees."""
+    max_depth: int = Field(6, ge=1, le=20)
+    """Most splits from root to leaf."""
+    learning_rate: float = Field(0.1, gt=0, le=1)
+    """Shrinkage of each tree."""
+    scale_pos_weight: float = Field(10.0, gt=0)
+    """How much a fraud counts, in genuine rows."""
+    subsample: float = Field(0.8, gt=0, le=1)
+    """Share of rows each tree sees."""
+    column_share: float = Field(0.8, gt=0, le=1)
+    """Share of features each tree sees."""
+    min_child_weight: float = Field(1.0, ge=0)
+    """Least hessian weight of a leaf."""
+    regularisation_l2: float = Field(1.0, ge=0)
+    """L2 shrinkage of leaf values."""
+    stopping_patience_trees: int = Field(50, ge=1)
+    """Trees without a better validation AUC before boosting ends."""
+    genuine_per_fraud: float = Field(0.0, ge=0)
+    """Genuine rows kept per fraud in the training part; 0 keeps all."""
 
 
 class DecisionSettings(Section):
     """What errors cost; decides the thresholds."""
 
-    review_cost: float = Field(1.0, gt=0, description="Cost of one alarm, in the currency of Amount.")
-    cost_slack: float = Field(
-        0.02,
-        ge=0,
-        lt=1,
-        description="Recall first: the share of the amount at risk that may be spent above the cheapest thresholds to catch more frauds.",
-    )
+    review_cost: float = Field(1.0, gt=0)
+    """Cost of one alarm, in the currency of Amount; a missed fraud costs its Amount."""
+    cost_slack: float = Field(0.02, ge=0, lt=1)
+    """Recall first: share of the amount at risk that may be spent beyond the cheapest thresholds."""
 
 
 class EvaluationSettings(Section):
     """How the test part is summarised."""
 
-    resamples: int = Field(400, ge=20, le=100_000, description="Bootstrap resamples behind every interval.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Coverage of the intervals.")
-    alarm_rates: tuple[float, ...] = Field(
-        (0.0005, 0.001, 0.002, 0.005), description="Shares of transactions alarmed at which recall is stated."
-    )
-    precision_at_k: tuple[int, ...] = Field(
-        (50, 100), description="Numbers of highest scores among which precision is stated."
-    )
-    calibration_bins: int = Field(15, ge=2, description="Equal-weight bins of the calibration error.")
+    resamples: int = Field(400, ge=20, le=100_000)
+    """Bootstrap resamples behind every interval."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Coverage of the intervals."""
+    alarm_rates: tuple[Share, ...] = (0.0005, 0.001, 0.002, 0.005)
+    """Shares of transactions alarmed at which recall is stated."""
+    precision_at_k: tuple[PositiveInt, ...] = (50, 100)
+    """Numbers of highest scores among which precision is stated."""
+    calibration_bins: int = Field(15, ge=2, le=1000)
+    """Equally full bins of the calibration error."""
 
 
 class GateSettings(Section):
     """What a challenger must show before it becomes champion."""
 
-    resamples: int = Field(400, ge=20, le=100_000, description="Paired bootstrap resamples.")
-    tolerance_average_precision: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        description="Average precision by which the challenger may certainly be worse, no more.",
-    )
-    max_calibration_error: float = Field(
-        0.005, gt=0, le=1, description="Most expected calibration error on the test part."
-    )
-    latency_budget_ms: float = Field(
-        5.0, gt=0, description="Most milliseconds for one transaction through both models, median."
-    )
+    resamples: int = Field(400, ge=20, le=100_000)
+    """Paired bootstrap resamples."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Coverage of the interval of a difference."""
+    max_loss_average_precision: float = Field(0.02, ge=0, le=1)
+    """Average precision the challenger may be below the champion, as measured."""
+    max_loss_cost_saved: float = Field(0.05, ge=0, le=1)
+    """Share of the amount at risk the challenger may save less than the champion, as measured."""
+    min_frauds: int = Field(10, ge=1)
+    """Frauds that neither model was fitted on, below which a comparison says nothing."""
+    max_calibration_error: float = Field(0.005, gt=0, le=1)
+    """Most expected calibration error of the fraud probability on the test part."""
+    latency_budget_ms: float = Field(5.0, gt=0)
+    """Most milliseconds for one transaction through both models, median."""
 
 
 class Settings(BaseSettings):
-    """All settings of ``training``; flags override variables override the file."""
+    """All settings of ``training``; flags override variables, variables override the file."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__", protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
     )
     file_values: ClassVar[dict[str, Any]] = {}
 
-    seed: int = Field(
-        7, ge=0, lt=2**31, description="Seed of split, sampling, initial weights and bootstrap."
-    )
-    protocol: Literal["random", "temporal"] = Field(
-        "random", description="How rows are split: shuffled by class, or by time."
-    )
-    threads: int = Field(2, ge=1, le=1024, description="CPU threads of PyTorch and XGBoost.")
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where the network trains; auto takes a GPU when there is one."
-    )
-    tracking_uri: str = Field(
-        "sqlite:///mlflow.db",
-        min_length=1,
-        description="MLflow tracking and registry address; MLFLOW_TRACKING_URI overrides it.",
-    )
+    data: Path | None = None
+    """CSV or parquet file; none: data/creditcard.csv, the public copy, or the simulator."""
+    genuine_weight: float = Field(1.0, gt=0)
+    """Transactions of the stream a genuine row stands for, where the file has no sample_weight."""
+    seed: int = Field(7, ge=0, lt=2**31)
+    """Seed of sampling, first weights and bootstrap."""
+    protocol: Literal["random", "temporal"] = "random"
+    """How rows are split: at random within each class, or by time (train on the past, test on the end)."""
+    threads: int = Field(2, ge=1, le=1024)
+    """CPU threads of PyTorch and XGBoost."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network trains; auto takes a GPU when there is one."""
+    tracking_uri: str = Field("sqlite:///mlflow.db", min_length=1)
+    """MLflow tracking and registry address; MLFLOW_TRACKING_URI overrides the file."""
     split: SplitSettings = SplitSettings()
     network: NetworkSettings = NetworkSettings()
     xgboost: XGBoostSettings = XGBoostSettings()
@@ -174,7 +189,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, InitSettingsSource(settings_cls, cls.file_values)
 
 
-def load_settings(overrides: dict[str, Any] | None = None) -> Settings:
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings from flags (`overrides`), variables and file, in that order.
 
     Raises
@@ -210,7 +225,7 @@ def _refuse_unknown_variables() -> None:
             raise UsageError(f"{variable} is not a setting; known are {', '.join(sorted(known))}")
 
 
-def _with_mlflow_variable(overrides: dict[str, Any]) -> dict[str, Any]:
+def _with_mlflow_variable(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """MLFLOW_TRACKING_URI keeps its usual meaning, below the flag and our own variable."""
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if uri and "tracking_uri" not in overrides and f"{ENV_PREFIX}TRACKING_URI" not in os.environ:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,7 @@ class Pair:
 
 
 def active_pair() -> Pair | None:
-    """Return the complete pair whose trees were imported last: what a service loads; None when there is none."""
+    """Return the complete pair whose trees were imported last, which a service loads; None without one."""
     networks = {str(model.tag.version): model for model in _models(STORE_NETWORK)}
     trees = sorted(_models(STORE_TREES), key=lambda model: model.info.creation_time, reverse=True)
     for model in trees:
@@ -58,7 +60,11 @@ def import_release(registry: Registry, release: Release) -> tuple[Pair, bool]:
     if active is not None and (active.release, active.fingerprint) == (release.number, release.fingerprint):
         return active, False
     remove_halves()
-    folder = registry.artifacts(release)
+    with tempfile.TemporaryDirectory() as temporary:
+        return _import_pair(registry, release, registry.fetch(release, Path(temporary))), True
+
+
+def _import_pair(registry: Registry, release: Release, folder: Path) -> Pair:
     document = json.loads((folder / "release.json").read_text(encoding="utf-8"))
     version = _free_version(release.number)
     try:
@@ -71,7 +77,7 @@ def import_release(registry: Registry, release: Release) -> tuple[Pair, bool]:
         _delete(STORE_TREES, version)
         _delete(STORE_NETWORK, version)
         raise
-    return Pair(version, release.number, release.fingerprint), True
+    return Pair(version, release.number, release.fingerprint)
 
 
 def remove_halves() -> list[str]:
@@ -98,7 +104,7 @@ def _import(
     document: dict[str, Any],
     registry: Registry,
 ) -> None:
-    import bentoml.mlflow
+    import bentoml
 
     logging.getLogger("bentoml").setLevel(logging.ERROR)
     model_version = registry.client.get_model_version(registered, number)
@@ -139,7 +145,7 @@ def _check_trees(version: str, folder: Path) -> None:
 
 
 def reference_batch(folder: Path, model: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the release's reference features [n, 30] and what `model` scored them when it was trained [n]."""
+    """Return the reference features [n, 30] of a release and what `model` scored them when trained [n]."""
     document = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     return np.array(document["features"], np.float32), np.array(document[model], np.float32)
 
@@ -189,7 +195,5 @@ def _free_version(release: str) -> str:
 def _delete(name: str, version: str) -> None:
     import bentoml
 
-    try:
+    with contextlib.suppress(bentoml.exceptions.NotFound):
         bentoml.models.delete(f"{name}:{version}")
-    except bentoml.exceptions.NotFound:
-        pass

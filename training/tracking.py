@@ -1,131 +1,157 @@
-"""One training in MLflow: a parent run, a child for each model, and the three stored models."""
+"""Runs in MLflow, written in few requests: a SQLite commit costs more than what it holds."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.errors import TrainingError
+from training.data import FEATURES
 from training.evaluate import Figure
-from training.registry import NETWORK, RELEASE, TREES, Registry, _explained
+from training.registry import Registry, RegistryError, explained
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec
 
 METRICS_PER_REQUEST = 900  # MLflow takes at most 1,000
-DETECTOR_FILE = Path(__file__).parent / "detector.py"
+FRAUD_DETECTOR_FILE = Path(__file__).parent / "detector.py"
 
 
 class Run:
-    """A run that is logged to in batches: a SQLite commit costs more than the values in it."""
+    """One run, logged to in batches."""
 
-    def __init__(self, registry: Registry, experiment: str, name: str, tags: dict[str, str]) -> None:
-        self.client = registry.client
-        self.tracking_uri = registry.tracking_uri
-        with _explained(self.tracking_uri):
+    def __init__(self, registry: Registry, experiment: str, name: str, tags: Mapping[str, str]) -> None:
+        self._client = registry.client
+        self._uri = registry.tracking_uri
+        with explained(self._uri):
             experiment_id = _experiment_id(registry, experiment)
-            self.id = str(self.client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
+            self.id = str(self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id)
 
-    def parameters(self, values: Mapping[str, Any]) -> None:
+    def parameters(self, values: Mapping[str, object]) -> None:
         """Record settings."""
         from mlflow.entities import Param
 
-        with _explained(self.tracking_uri):
-            self.client.log_batch(self.id, params=[Param(key, str(value)) for key, value in values.items()])
+        with explained(self._uri):
+            self._client.log_batch(self.id, params=[Param(key, str(value)) for key, value in values.items()])
 
-    def history(self, history: list[dict[str, float]]) -> None:
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record what the run is known by."""
+        from mlflow.entities import RunTag
+
+        with explained(self._uri):
+            self._client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
+
+    def history(self, history: Sequence[Mapping[str, float]]) -> None:
         """Record a curve for every figure, one step per entry."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._log(
-            [Metric(key, value, now, step) for step, row in enumerate(history) for key, value in row.items()]
-        )
-
-    def figures(self, figures: Mapping[str, Figure], prefix: str = "test") -> None:
-        """Record figures with the ends of their intervals."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        metrics = []
-        for name, figure in figures.items():
-            metrics.append(Metric(f"{prefix}_{name}", figure.value, now, 0))
-            metrics.append(Metric(f"{prefix}_{name}_low", figure.low, now, 0))
-            metrics.append(Metric(f"{prefix}_{name}_high", figure.high, now, 0))
-        self._log(metrics)
-
-    def _log(self, metrics: list[Any]) -> None:
-        with _explained(self.tracking_uri):
+        metrics = [
+            Metric(key, value, now, step) for step, row in enumerate(history) for key, value in row.items()
+        ]
+        with explained(self._uri):
             for start in range(0, len(metrics), METRICS_PER_REQUEST):
-                self.client.log_batch(self.id, metrics=metrics[start : start + METRICS_PER_REQUEST])
+                self._client.log_batch(self.id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
-    def values(self, values: Mapping[str, float]) -> None:
-        """Record single numbers."""
-        self.history([dict(values)])
+    def figures(self, figures: Mapping[str, Figure], prefix: str = "test_") -> None:
+        """Record figures; the ends of their intervals sort right below them."""
+        values: dict[str, float] = {}
+        for name, figure in figures.items():
+            values |= {f"{prefix}{name}": figure.value}
+            values |= {f"{prefix}{name}_low": figure.low, f"{prefix}{name}_high": figure.high}
+        self.history([values])
 
-    def document(self, value: Any, path: str) -> None:
-        """Store a JSON document or text as an artefact."""
-        text = value if isinstance(value, str) else json.dumps(value, indent=2)
-        with _explained(self.tracking_uri):
-            self.client.log_text(self.id, text, path)
+    def dataset(self, name: str, fingerprint: str, source: str, profile: Mapping[str, object]) -> None:
+        """Record which data the run saw; the same fingerprint is the same data set to MLflow."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=name,
+            digest=fingerprint[:16],
+            source_type="local",
+            source=json.dumps({"uri": source}),
+            profile=json.dumps(dict(profile)),
+        )
+        tags = [InputTag("mlflow.data.context", "training, validation and test")]
+        with explained(self._uri):
+            self._client.log_inputs(self.id, [DatasetInput(dataset, tags)])
+
+    def files(self, folder: Path, path: str | None = None) -> None:
+        """Store all files of a folder as artefacts."""
+        with explained(self._uri):
+            self._client.log_artifacts(self.id, str(folder), path)
+
+    def text(self, text: str, path: str) -> None:
+        """Store a text as an artefact."""
+        with explained(self._uri):
+            self._client.log_text(self.id, text, path)
 
     def end(self, status: str = "FINISHED") -> None:
-        """Close the run."""
-        with _explained(self.tracking_uri):
-            self.client.set_terminated(self.id, status)
+        """Close the run: FINISHED, FAILED or KILLED."""
+        with explained(self._uri):
+            self._client.set_terminated(self.id, status)
 
 
 def _experiment_id(registry: Registry, name: str) -> str:
     found = registry.client.get_experiment_by_name(name)
     if found is None:
-        return str(
-            registry.client.create_experiment(
-                name, artifact_location=_artifact_location(registry.tracking_uri, name)
-            )
-        )
+        location = _artifact_location(registry.tracking_uri, name)
+        return str(registry.client.create_experiment(name, artifact_location=location))
     if found.lifecycle_stage != "active":
-        raise TrainingError(
-            f"the MLflow experiment {name} was deleted: restore it with `mlflow experiments restore`"
+        raise RegistryError(
+            f"the MLflow experiment {name} was deleted: "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
         )
     return str(found.experiment_id)
 
 
 def _artifact_location(tracking_uri: str, experiment: str) -> str | None:
-    """Keep artefacts beside a SQLite file; any other server decides for itself."""
+    """Keep artefacts beside a SQLite file, so that they move with it; any other server decides for itself."""
     if not tracking_uri.startswith("sqlite:///"):
         return None
     folder = Path(tracking_uri.removeprefix("sqlite:///")).resolve().parent / "mlruns"
     return (folder / experiment).as_uri()
 
 
-def signature(outputs: str) -> ModelSignature:
-    """Return the signature of a model that takes the 30 features by name."""
+def tensor_signature() -> ModelSignature:
+    """Return the signature of the exported network: MLflow lets it have no named columns, only a tensor."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types import Schema, TensorSpec
 
-    from training.data import FEATURES
-
-    if outputs == "tensor":
-        # The exported network takes a tensor; MLflow refuses named columns for it. The order is in the release.
-        return ModelSignature(
-            Schema([TensorSpec(np.dtype(np.float32), (-1, len(FEATURES)))]),
-            Schema([TensorSpec(np.dtype(np.float32), (-1,))]),
-        )
-    inputs = Schema([ColSpec(DataType.double, name) for name in FEATURES])
-    if outputs == "score":
-        return ModelSignature(inputs, Schema([ColSpec(DataType.float, "score")]))
-    columns = [
-        ColSpec(DataType.float, "neural_net_score"),
-        ColSpec(DataType.float, "xgboost_score"),
-        ColSpec(DataType.double, "fraud_probability"),
-        ColSpec(DataType.string, "decision"),
-    ]
-    return ModelSignature(inputs, Schema(columns))
+    single = np.dtype(np.float32)
+    return ModelSignature(
+        Schema([TensorSpec(single, (-1, len(FEATURES)))]), Schema([TensorSpec(single, (-1,))])
+    )
 
 
-__all__ = ["NETWORK", "RELEASE", "TREES", "Run", "signature"]
+def score_signature() -> ModelSignature:
+    """Return the signature of a model that takes the 30 features by name and gives a score."""
+    from mlflow.types import ColSpec, DataType
+
+    return _named([ColSpec(DataType.float, "score")])
+
+
+def decision_signature() -> ModelSignature:
+    """Return the signature of the pair: features by name to scores, probability and decision."""
+    from mlflow.types import ColSpec, DataType
+
+    return _named(
+        [
+            ColSpec(DataType.float, "neural_net_score"),
+            ColSpec(DataType.float, "xgboost_score"),
+            ColSpec(DataType.double, "fraud_probability"),
+            ColSpec(DataType.string, "decision"),
+        ]
+    )
+
+
+def _named(outputs: list[ColSpec]) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    return ModelSignature(Schema([ColSpec(DataType.double, name) for name in FEATURES]), Schema([*outputs]))

@@ -1,8 +1,8 @@
-"""`train` from a file to a promoted release: split, fit, calibrate, judge, record, promote, import."""
+"""From checked transactions to a judged pair of models: split, fit, calibrate, choose thresholds, judge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from training.data import Split, Transactions, split_random, split_temporal
 from training.decision import Calibration, Thresholds, choose_thresholds, fit_calibration
 from training.evaluate import Criteria, Figure, Judged, Rows, evaluate
-from training.fit import FittedNetwork, FittedTrees, Part, fit_network, fit_trees, pick_device, tree_scores
+from training.fit import (
+    FittedNetwork,
+    FittedTrees,
+    Part,
+    fit_network,
+    fit_trees,
+    network_scores,
+    pick_device,
+    tree_scores,
+)
+from training.screen import Report, Screen
 from training.settings import Settings
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +37,11 @@ class Fitted:
 
     def scores(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the network's and the trees' scores [n]."""
-        with torch.no_grad():
-            parts = [self.network.module(part).numpy() for part in torch.from_numpy(features).split(8192)]
-        return np.concatenate(parts), tree_scores(self.trees.booster, features)
+        return network_scores(self.network.module, features), tree_scores(self.trees.booster, features)
 
-    def judge(self, part: Part) -> dict[str, Judged]:
-        """Return what each model, and both together, say about a part."""
-        network, trees = self.scores(part.features)
+    def judge(self, features: NDArray[np.float32]) -> dict[str, Judged]:
+        """Return what each model, and both together, say about transactions."""
+        network, trees = self.scores(features)
         limits = self.thresholds
         return {
             "neural_net": Judged(network.astype(np.float64), network >= limits.neural_net),
@@ -46,66 +52,98 @@ class Fitted:
         }
 
 
-def split(data: Transactions, settings: Settings) -> Split:
-    """Split by the protocol of the settings."""
-    shares = {
-        "validation_fraction": settings.split.validation_share,
-        "test_fraction": settings.split.test_share,
-    }
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One complete training: what went in, what came out, how good it is."""
+
+    data: Transactions
+    split: Split
+    settings: Settings
+    fitted: Fitted
+    test: Part
+    judged: Mapping[str, Judged]  # of the test part
+    figures: Mapping[str, Mapping[str, Figure]]  # of the test part
+
+
+def train(data: Transactions, settings: Settings, screen: Screen) -> Training:
+    """Fit both models and judge them on rows that no choice has seen.
+
+    Raises
+    ------
+    DataError
+        If there are too few frauds for three parts.
+    """
+    parts = split_by_protocol(data, settings)
+    fitted = fit(data, parts, settings, screen)
+    test = part(data, parts.test)
+    with screen.step("Judge on the test part") as report:
+        judged = fitted.judge(test.features)
+        figures = _figures(judged, test.rows, settings)
+        report(f"{int(test.rows.label.sum())} frauds in {len(test.features):,} rows")
+    return Training(data, parts, settings, fitted, test, judged, figures)
+
+
+def split_by_protocol(data: Transactions, settings: Settings) -> Split:
+    """Split by the protocol and shares of the settings."""
+    validation, test = settings.split.validation_share, settings.split.test_share
     if settings.protocol == "temporal":
-        return split_temporal(data, **shares)
-    return split_random(data, seed=settings.seed, **shares)
+        return split_temporal(data, validation_fraction=validation, test_fraction=test)
+    return split_random(data, seed=settings.split.seed, validation_fraction=validation, test_fraction=test)
 
 
 def part(data: Transactions, rows: NDArray[np.intp]) -> Part:
     """Return the rows of a part as the models take them."""
-    return Part(
-        data.features[rows].astype(np.float32),
-        Rows(data.required_label[rows], data.sample_weight[rows], data.amount[rows]),
-    )
+    known = Rows(data.required_label[rows], data.sample_weight[rows], data.amount[rows])
+    return Part(data.features[rows].astype(np.float32), known)
 
 
-def fit(data: Transactions, parts: Split, settings: Settings, report: Report) -> Fitted:
+def fit(data: Transactions, parts: Split, settings: Settings, screen: Screen) -> Fitted:
     """Fit both models on the training part, calibration and thresholds on the validation part."""
     torch.set_num_threads(settings.threads)
     train_part, validation = part(data, parts.train), part(data, parts.validation)
+    with screen.step("Fit the network") as report:
+        network = _network(train_part, validation, settings, report)
+    with screen.step("Fit XGBoost") as report:
+        trees = _trees(train_part, validation, settings, report)
+    with screen.step("Calibrate, choose thresholds") as report:
+        fitted = on_validation(network, trees, validation, settings)
+        report(f"network {fitted.thresholds.neural_net:.4g}, XGBoost {fitted.thresholds.xgboost:.4g}")
+    return fitted
+
+
+def _network(train_part: Part, validation: Part, settings: Settings, report: Report) -> FittedNetwork:
+    def progress(epoch: int, figures: Mapping[str, float]) -> None:
+        quality = figures["validation_average_precision"]
+        report(f"epoch {epoch}/{settings.network.epochs}, validation average precision {quality:.3f}")
+
     device = pick_device(settings.device)
-    network = fit_network(
-        train_part,
-        validation,
-        settings.network,
-        seed=settings.seed,
-        device=device,
-        progress=_lines(report, "network epoch"),
+    fitted = fit_network(
+        train_part, validation, settings.network, seed=settings.seed, device=device, progress=progress
     )
-    trees = fit_trees(
-        train_part,
-        validation,
-        settings.xgboost,
-        seed=settings.seed,
-        threads=settings.threads,
-        progress=_lines(report, "XGBoost tree"),
-    )
+    best = fitted.history[fitted.best_epoch]["validation_average_precision"]
+    report(f"best epoch {fitted.best_epoch + 1} of {len(fitted.history)}, validation AP {best:.3f}")
+    return fitted
+
+
+def _trees(train_part: Part, validation: Part, settings: Settings, report: Report) -> FittedTrees:
+    report(f"{settings.xgboost.trees} trees at most")
+    fitted = fit_trees(train_part, validation, settings.xgboost, seed=settings.seed, threads=settings.threads)
+    best = fitted.history[fitted.best_tree]["validation_average_precision"]
+    report(f"best tree {fitted.best_tree + 1} of {len(fitted.history)}, validation AP {best:.3f}")
+    return fitted
+
+
+def on_validation(network: FittedNetwork, trees: FittedTrees, validation: Part, settings: Settings) -> Fitted:
+    """Fit calibration and thresholds of two fitted models on validation rows."""
     fitted = Fitted(network, trees, Calibration(0.0, 0.5, 0.5), Thresholds(1.0, 1.0))
     scores = fitted.scores(validation.features)
-    return replace(
-        fitted,
-        calibration=fit_calibration(*scores, validation.rows),
-        thresholds=choose_thresholds(
-            *scores,
-            validation.rows,
-            review_cost=settings.decision.review_cost,
-            cost_slack=settings.decision.cost_slack,
-        ),
+    thresholds = choose_thresholds(
+        *scores,
+        validation.rows,
+        review_cost=settings.decision.review_cost,
+        cost_slack=settings.decision.cost_slack,
     )
-
-
-def _lines(report: Report, what: str) -> Callable[[int, int, dict[str, float]], None]:
-    def progress(done: int, most: int, figures: dict[str, float]) -> None:
-        quality = figures.get("validation_average_precision", figures.get("validation_aucpr", float("nan")))
-        report(f"{what} {done}/{most}: validation average precision {quality:.3f}")
-
-    return progress
+    return replace(fitted, calibration=fit_calibration(*scores, validation.rows), thresholds=thresholds)
 
 
 def criteria(settings: Settings) -> Criteria:
@@ -118,13 +156,13 @@ def criteria(settings: Settings) -> Criteria:
     )
 
 
-def test_figures(fitted: Fitted, test: Part, settings: Settings) -> dict[str, dict[str, Figure]]:
-    """Return every figure of the test part with its interval."""
+def _figures(judged: Mapping[str, Judged], rows: Rows, settings: Settings) -> dict[str, dict[str, Figure]]:
+    wanted = settings.evaluation
     return evaluate(
-        fitted.judge(test),
-        test.rows,
+        judged,
+        rows,
         criteria(settings),
-        resamples=settings.evaluation.resamples,
-        confidence=settings.evaluation.confidence,
+        resamples=wanted.resamples,
+        confidence=wanted.confidence,
         seed=settings.seed,
     )

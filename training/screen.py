@@ -1,0 +1,35 @@
+"""What a command shows while it works: a live line on a terminal, one line per finished step elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+Report = Callable[[str], None]
+
+
+class Screen:
+    """Steps of one command."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Report]:
+        """Show `title` with what is reported while the step runs; leave the last report and the time."""
+        started = time.perf_counter()
+        last = [""]
+        with self.console.status(title) as status:
+
+            def report(text: str) -> None:
+                last[0] = text
+                status.update(f"{title}  [dim]{text}[/dim]")
+
+            yield report
+        seconds = time.perf_counter() - started
+        self.console.print(
+            f"[green]✓[/green] {title:<28}[dim]{last[0]:<58}{seconds:6.1f} s[/dim]", soft_wrap=True
+        )
