@@ -1,12 +1,13 @@
 """The command line: builds everything, then runs it."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from streaming import logs
-from streaming.errors import StreamingError
+from streaming.errors import SettingsError, StreamingError
 from streaming.settings import (
     BridgeSettings,
     KafkaSettings,
@@ -26,10 +27,12 @@ app = typer.Typer(
 )
 
 
-def _option(section: type[Any], field: str, *names: str) -> Any:  # noqa: ANN401  # typer has no type for it
+def _option(section: type[Any], field: str, *names: str, about: str = "") -> Any:  # noqa: ANN401  # typer has no type for it
     """Make an option whose help and default come from the settings, so both are said once."""
     info = section.model_fields[field]
-    return typer.Option(*names, help=f"{info.description} (default: {info.default})", show_default=False)
+    return typer.Option(
+        *names, help=f"{about or info.description} (default: {info.default})", show_default=False
+    )
 
 
 Servers = Annotated[str | None, _option(KafkaSettings, "bootstrap_servers", "--bootstrap-servers")]
@@ -70,11 +73,13 @@ def bridge(  # noqa: PLR0913, PLR0917  # one parameter per flag
 def replay(
     bootstrap_servers: Servers = None,
     topic: Annotated[str | None, _option(TopicSettings, "input", "--topic")] = None,
-    data: Annotated[str, typer.Option(help="CSV or parquet file, or `simulator`")] = "simulator",
+    data: Annotated[
+        str, typer.Option(help="CSV or parquet file, or `simulator` (default: simulator)", show_default=False)
+    ] = "simulator",
     rate: Annotated[float | None, _option(ReplaySettings, "rate", "--rate")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="most transactions to send (default: all)")] = None,
     loop: Annotated[
-        bool, typer.Option("--loop", help="begin the file again at its end, until stopped")
+        bool, typer.Option("--loop", help="begin the file again at its end, until stopped (default: no)")
     ] = False,
 ) -> None:
     """Send the transactions of a file to a topic."""
@@ -91,14 +96,71 @@ def replay(
     run_replay(settings, data, limit, is_looping=loop)
 
 
+@app.command()
+def redrive(
+    bootstrap_servers: Servers = None,
+    dead_letter_topic: DeadLetter = None,
+    topic: Annotated[str | None, _option(TopicSettings, "input", "--topic")] = None,
+    group: Annotated[str | None, _option(BridgeSettings, "group", "--group")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="only letters with this error.reason (default: all)")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count (default: send)")] = False,
+) -> None:
+    """Send dead letters back to their topic, each once."""
+    from streaming.rework import run_redrive
+
+    settings = load_settings(
+        {
+            "kafka": {"bootstrap_servers": bootstrap_servers},
+            "topics": {"input": topic, "dead_letter": dead_letter_topic},
+            "bridge": {"group": group},
+        }
+    )
+    logs.configure(settings.log)
+    run_redrive(settings, reason, is_dry=dry_run)
+
+
+BOUND = "an offset, a time like 2026-01-31T12:00:00 (UTC), `earliest` or `latest`"
+
+
+@app.command()
+def backfill(  # noqa: PLR0913, PLR0917  # one parameter per flag
+    output_topic: Annotated[str, typer.Option(help="topic for the new decisions; created when missing")],
+    begin: Annotated[str, typer.Option("--from", help=f"first transaction: {BOUND}")] = "earliest",
+    end: Annotated[str, typer.Option("--to", help=f"where to end, itself left out: {BOUND}")] = "latest",
+    bootstrap_servers: Servers = None,
+    classify_url: ClassifyUrl = None,
+    input_topic: Input = None,
+    compare_topic: Annotated[
+        str | None,
+        _option(TopicSettings, "output", "--compare-topic", about="topic with the earlier decisions"),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="JSON file for the report (default: none)")] = None,
+) -> None:
+    """Decide a range of transactions again, to another topic, and tell which decisions changed."""
+    from streaming.rework import run_backfill
+
+    compared = load_settings({"topics": {"output": compare_topic}}).topics.output
+    if compared == output_topic:
+        raise SettingsError(
+            f"--output-topic {output_topic} holds the earlier decisions: choose another topic."
+        )
+    settings = load_settings(
+        {
+            "kafka": {"bootstrap_servers": bootstrap_servers},
+            "service": {"classify_url": classify_url},
+            "topics": {"input": input_topic, "output": output_topic},
+        }
+    )
+    logs.configure(settings.log)
+    run_backfill(settings, begin, end, compared, report)
+
+
 def main() -> NoReturn:
     """Run a command; say what went wrong in one sentence."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
-    except typer.Abort:
-        sys.exit(130)
+        app()
     except StreamingError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)

@@ -19,6 +19,8 @@ class InputRecord(msgspec.Struct, frozen=True, gc=False):
     timestamp_ms : int
         When it was produced, milliseconds since 1970.
     key, value : bytes or None
+    headers : sequence of (str, bytes)
+        Only where a command needs them; the bridge does not.
     """
 
     topic: str
@@ -27,6 +29,7 @@ class InputRecord(msgspec.Struct, frozen=True, gc=False):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
 
     @property
     def size(self) -> int:
@@ -35,20 +38,20 @@ class InputRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class OutputRecord(msgspec.Struct, frozen=True, gc=False):
-    """One record to publish: a decision or a dead letter.
+    """One record to publish.
 
     Attributes
     ----------
-    kind : {"decision", "dead_letter"}
-        Which of the two topics it belongs to.
+    kind : str
+        Which of the sink's topics it belongs to: ``"decision"``, ``"dead_letter"``, ``"redriven"``.
     partition : int
         Partition of the input it came from; the output keeps it, so the order is kept.
     """
 
-    kind: Literal["decision", "dead_letter"]
+    kind: str
     partition: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers = []
 
 

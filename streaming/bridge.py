@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import structlog
 
 from streaming.backoff import Backoff
-from streaming.batch import split
+from streaming.batch import InputRecord, split
 from streaming.decide import Dropped
 from streaming.errors import (
     BrokerUnavailable,
     Fenced,
     MessageTooLarge,
+    NotInGroup,
     PublishFailed,
 )
 from streaming.metrics import Metrics
@@ -120,17 +121,25 @@ class Bridge(Listener):
         self._look_around()
 
     def _take(self, timeout_ms: int) -> None:
-        records = self._source.poll(timeout_ms, self._service.max_batch_records)
+        records = self._poll(timeout_ms, self._service.max_batch_records)
         if self._pipeline.failure is not None or self._must_recover:
             return  # fetched beyond the place to go back to: it will be fetched again
         for batch in split(records, self._service.max_batch_records, self._service.max_batch_bytes):
             self._pipeline.submit(batch)
 
+    def _poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
+        try:
+            return self._source.poll(timeout_ms, max_records)
+        except NotInGroup as error:
+            log.warning("evicted", error=str(error))
+            self._abandon()
+            return []
+
     def _keep_alive(self) -> None:
         if self._paused_since is None:
             self._paused_since = time.monotonic()
         self._source.pause()
-        self._source.poll(0, 1)
+        self._poll(0, 1)
 
     def _resume(self) -> None:
         if self._paused_since is not None:

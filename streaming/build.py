@@ -35,7 +35,10 @@ def build_bridge(settings: Settings, metrics: Metrics, classifier: Classifier | 
     topics = prepare_topics(settings)
     source = GroupSource(settings)
     sink = TransactionalSink(
-        settings, {"decision": topics.output.partitions, "dead_letter": topics.dead_letter.partitions}
+        settings,
+        f"{settings.bridge.group}.{settings.bridge.instance_id}",
+        topics.input.name,
+        {"decision": topics.output, "dead_letter": topics.dead_letter},
     )
     guard = GroupGuard(settings)
     publisher = Publisher(source, sink, _limits(topics), metrics)

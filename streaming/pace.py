@@ -32,7 +32,6 @@ class Pace:
         self._clock = clock
         self._sleep = sleep
         self._begun = clock()
-        self._ticks = 0
         self._granted = 0
 
     def next_lot(self) -> int:
@@ -45,5 +44,5 @@ class Pace:
             if due > 0:
                 self._granted += due
                 return due
-            self._ticks = int(elapsed / self._tick_s) + 1
-            self._sleep(max(0.0, self._begun + self._ticks * self._tick_s - self._clock()))
+            next_tick = (int(elapsed / self._tick_s) + 1) * self._tick_s
+            self._sleep(max(self._tick_s / 50, next_tick - elapsed))

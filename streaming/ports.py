@@ -35,7 +35,13 @@ class Source(ABC):
 
     @abstractmethod
     def poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
-        """Return records that have not been returned since the start or the last rewind."""
+        """Return records that have not been returned since the start or the last rewind.
+
+        Raises
+        ------
+        NotInGroup
+            If the group had evicted this consumer: what is in flight counts no more, `rewind` is due.
+        """
 
     @abstractmethod
     def pause(self) -> None:
@@ -57,12 +63,12 @@ class Source(ABC):
 
     @abstractmethod
     def membership(self) -> Membership:
-        """Return the membership to commit with; any thread may ask.
+        """Return the membership under which records were fetched, to commit with; any thread may ask.
 
         Raises
         ------
         NotInGroup
-            If the group does not count this consumer as a member now.
+            If the group does not count this consumer as that member now.
         """
 
     @abstractmethod

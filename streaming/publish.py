@@ -80,4 +80,4 @@ class Publisher:
 
 def _size(output: OutputRecord) -> int:
     headers = sum(len(name) + len(value) + 8 for name, value in output.headers)
-    return len(output.key or b"") + len(output.value) + headers + OVERHEAD_BYTES
+    return len(output.key or b"") + len(output.value or b"") + headers + OVERHEAD_BYTES

@@ -1,13 +1,13 @@
 """Runs a command that has its settings: signals, servers, progress."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
 import structlog
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from streaming.broker.admin import prepare_topics
 from streaming.broker.feed import Feed
@@ -16,11 +16,15 @@ from streaming.client import HttpClassifier
 from streaming.errors import StreamingError
 from streaming.metrics import Metrics
 from streaming.pace import Pace
+from streaming.progress import counting
 from streaming.replay import data_file, repeated, replay
 from streaming.settings import Settings
 from streaming.status import Health, StatusServer
 
 log = structlog.get_logger()
+
+# A stop takes no longer than 10 s, whatever hangs.
+STOP_LIMIT_S = 9.0
 
 
 def run_bridge(settings: Settings) -> None:
@@ -54,6 +58,11 @@ def run_bridge(settings: Settings) -> None:
 def _on_signal(stop: Callable[[], None]) -> None:
     def handle(number: int, _: FrameType | None) -> None:
         stop()
+        # With the broker down a call may hang. An end without goodbye loses nothing: what is open is
+        # aborted, as after a kill.
+        last_resort = threading.Timer(STOP_LIMIT_S, os._exit, (0,))
+        last_resort.daemon = True
+        last_resort.start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
@@ -71,28 +80,16 @@ def run_replay(settings: Settings, data: str, limit: int | None, *, is_looping: 
     feed = Feed(settings.kafka, settings.replay.delivery_timeout_s)
     rows = limit or settings.replay.simulated_rows
     try:
-        with data_file(data, rows) as path, _progress() as progress:
-            task = progress.add_task("sent", total=limit)
+        with data_file(data, rows) as path, counting("sent", limit) as report:
             done = replay(
                 repeated(path, is_looping, limit),
                 feed,
                 settings.topics.input,
                 Pace(settings.replay.rate, settings.replay.tick_ms / 1000),
-                lambda sent: progress.update(task, completed=sent),
+                report,
             )
     finally:
         feed.close()
     sys.stdout.write(
         f"{done.transactions} transactions in {done.seconds:.2f} s, {done.per_second:.1f} per second\n"
-    )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        refresh_per_second=4,
     )

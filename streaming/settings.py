@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -351,15 +352,20 @@ def load_settings(flags: Mapping[str, Mapping[str, Any]] | None = None) -> Setti
         return Settings(**given)  # type: ignore[arg-type]  # sections arrive as mappings
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
-    except (SourceError, OSError, ValueError) as error:
-        raise SettingsError(f"The settings cannot be read: {error}") from error
+    except (SourceError, OSError, ValueError, yaml.YAMLError) as error:
+        reason = str(error).replace("\n", " ")
+        raise SettingsError(f"The settings cannot be read: {reason}") from error
 
 
 def _explain(error: ValidationError) -> str:
     faults = []
     for fault in error.errors(include_url=False, include_input=False):
         place = ".".join(str(part) for part in fault["loc"]) or "settings"
-        text = "is no setting" if fault["type"] == "extra_forbidden" else fault["msg"].lower()
+        text = (
+            "is no setting"
+            if fault["type"] == "extra_forbidden"
+            else fault["msg"].removeprefix("Value error, ")
+        )
         faults.append(f"{place}: {text}")
     return f"Wrong settings ({_settings_file().name}, {PREFIX}… or flags): " + "; ".join(faults)
 

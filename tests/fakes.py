@@ -98,6 +98,7 @@ class FakeSource(Source):
         self.rewinds = 0
         self.is_closed = False
         self.faults: list[Exception] = []
+        self._member = self._seen_member = 0
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
@@ -120,6 +121,16 @@ class FakeSource(Source):
         """Let the next poll assign partitions."""
         self._events.append(lambda: self._give(partitions))
 
+    def evict(self, meanwhile: Callable[[], None]) -> None:
+        """Let the next poll find that the group gave this member up and others did its work meanwhile."""
+
+        def happen() -> None:
+            meanwhile()
+            self._broker.generation += 1
+            self._member += 1
+
+        self._events.append(happen)
+
     def _take_away(self, partitions: Sequence[int], is_lost: bool) -> None:
         assert self._listener is not None
         self._broker.generation += 1
@@ -138,6 +149,9 @@ class FakeSource(Source):
             raise self.faults.pop(0)
         while self._events:
             self._events.pop(0)()
+        if self._member != self._seen_member:
+            self._seen_member = self._member
+            raise NotInGroup("evicted")
         found: list[InputRecord] = []
         for partition, position in list(self._positions.items()):
             if self._is_paused:
@@ -162,7 +176,7 @@ class FakeSource(Source):
             self._positions[partition] = self._broker.committed.get(partition, 0)
 
     def membership(self) -> Membership:
-        if not self.is_joined:
+        if not self.is_joined or self._member != self._seen_member:
             raise NotInGroup("not in the group")
         return Membership(self._broker.generation)
 

@@ -35,6 +35,7 @@ class GroupSource(Source):
         self._topic = settings.topics.input
         self._consumer: Any = None
         self._is_paused = False
+        self._member_id = ""  # under which everything that `poll` returned was fetched
         self._first_seen: dict[int, int] = {}  # where a group without commits began
 
     def start(self, listener: Listener) -> None:
@@ -69,11 +70,23 @@ class GroupSource(Source):
             if getattr(error, "retriable", False):
                 return []
             raise translated(error, f"Reading {self._topic}") from error
+        self._notice_rejoining()
         records = []
         for place, ones in found.items():
             self._first_seen.setdefault(place.partition, ones[0].offset)
             records += [_record(one) for one in ones]
         return records
+
+    def _notice_rejoining(self) -> None:
+        # Evicted and back, a consumer has another member id. kafka-python keeps its old positions in
+        # partitions that it had before and gets again, and does not always call them lost, although
+        # others have worked on them meanwhile.
+        member_id = self._consumer.group_metadata().member_id
+        if not member_id or member_id == self._member_id:
+            return
+        was_member, self._member_id = bool(self._member_id), member_id
+        if was_member:
+            raise NotInGroup("The group had given the bridge up; it has joined anew.")
 
     def pause(self) -> None:
         """See `Source.pause`."""
@@ -101,8 +114,9 @@ class GroupSource(Source):
     def membership(self) -> Membership:
         """See `Source.membership`."""
         metadata = self._consumer.group_metadata()
-        if metadata.generation_id < 0 or not metadata.member_id:
-            # Such a commit is taken for one from outside the group, which nothing fences.
+        # Without member id a commit counts as one from outside the group, which nothing fences; under
+        # another one than before it would be accepted, although others may have done the same work.
+        if metadata.generation_id < 0 or not metadata.member_id or metadata.member_id != self._member_id:
             raise NotInGroup("The bridge is not in its group now.")
         return Membership(metadata)
 

@@ -11,6 +11,7 @@ from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
 
 from streaming.batch import OutputRecord
+from streaming.broker.admin import Topic
 from streaming.broker.connection import QUIET, client_config, translated
 from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
 from streaming.errors import BrokerUnavailable, PublishFailed
@@ -33,14 +34,21 @@ class TransactionalSink(Sink):
     Parameters
     ----------
     settings : Settings
-    partitions : mapping of str to int
-        Kind of output (``"decision"``, ``"dead_letter"``) to the partitions of its topic.
+    transactional_id : str
+        Identity that aborts its predecessor's open transaction and fences its predecessor.
+    source : str
+        Topic whose offsets are committed.
+    outlets : mapping of str to Topic
+        Kind of output to its topic.
     """
 
-    def __init__(self, settings: Settings, partitions: Mapping[str, int]) -> None:
+    def __init__(
+        self, settings: Settings, transactional_id: str, source: str, outlets: Mapping[str, Topic]
+    ) -> None:
         self._settings = settings
-        self._topics = {"decision": settings.topics.output, "dead_letter": settings.topics.dead_letter}
-        self._partitions = dict(partitions)
+        self._transactional_id = transactional_id
+        self._source = source
+        self._outlets = dict(outlets)
         self._thread: DeadlineThread | None = None
         self._producer: Any = None
 
@@ -60,11 +68,11 @@ class TransactionalSink(Sink):
 
     def _open(self, thread: DeadlineThread) -> Any:
         bridge = self._settings.bridge
-        config = client_config(self._settings.kafka, f"bridge-{bridge.instance_id}")
+        config = client_config(self._settings.kafka, self._transactional_id)
         producer = KafkaProducer(
             **config,
             **QUIET,
-            transactional_id=f"{bridge.group}.{bridge.instance_id}",
+            transactional_id=self._transactional_id,
             transaction_timeout_ms=bridge.transaction_timeout_ms,
             delivery_timeout_ms=int(max(bridge.transaction_deadline_s, 1) * 1000)
             + config["request_timeout_ms"],
@@ -109,7 +117,6 @@ class TransactionalSink(Sink):
         membership: Membership,
     ) -> None:
         deadline = time.monotonic() + self._settings.bridge.transaction_deadline_s
-        topic = self._settings.topics.input
         producer.begin_transaction()
         futures = [self._send(producer, output) for output in outputs]
         producer.flush(max(0.0, deadline - time.monotonic()))
@@ -117,7 +124,7 @@ class TransactionalSink(Sink):
             # commit_transaction() can succeed after sends have failed: look at each first.
             future.get(max(0.0, deadline - time.monotonic()))
         positions = {
-            TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1)
+            TopicPartition(self._source, partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in offsets.items()
         }
         producer.send_offsets_to_transaction(positions, membership)
@@ -125,12 +132,13 @@ class TransactionalSink(Sink):
 
     def _send(self, producer: Any, output: OutputRecord) -> Any:
         # The partition of the input is kept, so the order within a partition and a key is.
+        outlet = self._outlets[output.kind]
         return producer.send(
-            self._topics[output.kind],
+            outlet.name,
             value=output.value,
             key=output.key,
             headers=output.headers,
-            partition=output.partition % self._partitions[output.kind],
+            partition=output.partition % outlet.partitions,
         )
 
     def _discard(self) -> None:

@@ -12,7 +12,12 @@ import pytest
 from demo.brokers import GenuineBroker
 from tests.e2e.faults import World
 
-pytestmark = [pytest.mark.e2e_long, pytest.mark.timeout(1500)]
+pytestmark = [
+    pytest.mark.e2e_long,
+    pytest.mark.timeout(1500),
+    # kafka-python's clients of the test itself leave sockets behind when the broker refuses them.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 KILLS = 100
 FROZEN_S = 180.0

@@ -218,6 +218,26 @@ def test_lost_partitions_are_dropped_at_once(rig: Rig) -> None:
     assert rig.source.rewinds
 
 
+def test_an_evicted_member_does_not_go_on_where_it_was(rig: Rig) -> None:
+    feed(rig.broker, 200)
+    other = make_rig(rig.broker)
+    rig.classifier.before = lambda: time.sleep(0.01)
+    rig.start()
+    wait_until(lambda: bool(rig.broker.outputs), 5, "nothing published", 0.002)
+
+    def others_work() -> None:
+        rig.broker.generation += 1
+        other.start().wait_drained()
+        other.stop()
+
+    rig.source.evict(others_work)
+    wait_until(lambda: rig.source.rewinds > 0, 5, "no recovery")
+    feed(rig.broker, 100)
+    rig.wait_drained()
+    rig.stop()
+    assert_exactly_once(rig.broker)
+
+
 def test_a_full_pipeline_pauses_and_keeps_polling(rig: Rig) -> None:
     feed(rig.broker, 300)
     open_again = threading.Event()

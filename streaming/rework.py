@@ -1,0 +1,185 @@
+"""Runs redrive and backfill: their groups, their transactional ids, their tables."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from streaming.backfill import KIND as DECISION
+from streaming.backfill import Comparison, Earlier, Sizes, Source, backfill, earlier_decisions
+from streaming.backoff import Backoff
+from streaming.batch import InputRecord
+from streaming.broker.admin import Admin, Topic
+from streaming.broker.producer import TransactionalSink
+from streaming.broker.reader import Offsets, Reader, alone_in
+from streaming.client import HttpClassifier
+from streaming.decide import Decider
+from streaming.errors import DataError
+from streaming.metrics import Metrics
+from streaming.progress import counting
+from streaming.redrive import KIND as REDRIVEN
+from streaming.redrive import Redriven, redrive
+from streaming.settings import Settings
+
+
+def run_redrive(settings: Settings, reason: str | None, *, is_dry: bool) -> None:
+    """Send dead letters back to the input topic and print what was sent.
+
+    Raises
+    ------
+    StreamingError
+        When a topic is missing or the broker fails; run it again, it goes on where it ended.
+    """
+    names = settings.topics
+    target = _existing(settings, names.input)
+    _existing(settings, names.dead_letter)
+    group = _group(settings, "redrive", reason)
+
+    @cache
+    def done(which: str | None) -> Mapping[int, int]:
+        with Reader(settings.kafka, _group(settings, "redrive", which)) as reader:
+            return reader.committed(names.dead_letter)
+
+    with (
+        Reader(settings.kafka, group) as reader,
+        _sink(settings, group, names.dead_letter, REDRIVEN, target) as sink,
+    ):
+        first, last = (reader.resolve(names.dead_letter, bound) for bound in ("earliest", "latest"))
+        starts = {
+            partition: max(offset, done(reason).get(partition, 0)) for partition, offset in first.items()
+        }
+        letters = reader.read(names.dead_letter, starts, last)
+        with counting("dead letters sent") as report:
+            result = redrive(letters, None if is_dry else sink, alone_in(group), done, reason, report)
+    _print_redriven(result, names.dead_letter, names.input, is_dry=is_dry)
+
+
+def _group(settings: Settings, command: str, *parts: str | None) -> str:
+    # A group per reason: what was sent back for one reason must not hide the others.
+    text = ".".join(part for part in (settings.bridge.group, command, *parts) if part)
+    return re.sub(r"[^a-zA-Z0-9._-]", "_", text)[:249]
+
+
+def _existing(settings: Settings, name: str) -> Topic:
+    with Admin(settings.kafka) as admin:
+        found = admin.find(name)
+    if found is None:
+        raise DataError(f"Topic {name} does not exist.")
+    return found
+
+
+@contextmanager
+def _sink(
+    settings: Settings, identity: str, source: str, kind: str, target: Topic
+) -> Iterator[TransactionalSink]:
+    sink = TransactionalSink(settings, identity, source, {kind: target})
+    sink.start()
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+def _print_redriven(result: Redriven, origin: str, target: str, *, is_dry: bool) -> None:
+    table = Table(title=f"{origin} to {target}" + (", dry run" if is_dry else ""))
+    table.add_column("reason")
+    for heading in ("would be sent" if is_dry else "sent", "sent before", "without its bytes"):
+        table.add_column(heading, justify="right")
+    for reason in sorted(result.sent | result.done_before | result.omitted):
+        counts = (result.sent[reason], result.done_before[reason], result.omitted[reason])
+        table.add_row(reason, *(str(count) for count in counts))
+    console = Console()
+    console.print(table)
+    if result.other_reason:
+        console.print(f"{result.other_reason} letters have another reason.")
+
+
+def run_backfill(
+    settings: Settings, begin: str, end: str, compare_topic: str, report_file: Path | None
+) -> None:
+    """Decide a range again, to ``topics.output``, and print which decisions changed.
+
+    Raises
+    ------
+    StreamingError
+        When a bound or topic is wrong, or broker or service refuse; run it again, it goes on.
+    """
+    names = settings.topics
+    source = _existing(settings, names.input)
+    with Admin(settings.kafka) as admin:
+        target = admin.find(names.output) or admin.create(names.output, source.partitions, names)
+    group = _group(settings, "backfill", names.output, begin, end)
+    with Reader(settings.kafka, group) as reader:
+        starts, ends = (reader.resolve(names.input, bound) for bound in (begin, end))
+        done = reader.committed(names.input)
+        rest = {partition: max(offset, done.get(partition, 0)) for partition, offset in starts.items()}
+        earlier = _earlier(settings, compare_topic, rest, ends)
+        with _sink(settings, group, names.input, DECISION, target) as sink:
+            comparison = _backfill(settings, reader.read(names.input, rest, ends), sink, group, earlier)
+    if report_file is not None:
+        report_file.write_text(comparison.as_json() + "\n", encoding="utf-8")
+    _print_comparison(comparison, names.output)
+
+
+def _earlier(settings: Settings, topic: str, starts: Offsets, ends: Offsets) -> dict[Source, Earlier]:
+    with Admin(settings.kafka) as admin:
+        if admin.find(topic) is None:
+            return {}
+    with Reader(settings.kafka) as reader:
+        first, last = (reader.resolve(topic, bound) for bound in ("earliest", "latest"))
+
+        def is_wanted(source: Source) -> bool:
+            partition, offset = source
+            return starts.get(partition, 0) <= offset < ends.get(partition, 0)
+
+        return earlier_decisions(reader.read(topic, first, last), settings.topics.input, is_wanted)
+
+
+def _backfill(
+    settings: Settings,
+    records: Iterator[list[InputRecord]],
+    sink: TransactionalSink,
+    group: str,
+    earlier: dict[Source, Earlier],
+) -> Comparison:
+    service = settings.service
+    classifier = HttpClassifier(service)
+    backoff = Backoff(service.backoff_initial_s, service.backoff_max_s, service.retry_after_max_s)
+    decide = Decider(classifier, backoff, Metrics()).decide
+    sizes = Sizes(service.max_batch_records, service.max_batch_bytes)
+    try:
+        with counting("decided again") as report:
+            return backfill(records, decide, sink, alone_in(group), earlier, sizes, report)
+    finally:
+        classifier.close()
+
+
+def _print_comparison(found: Comparison, target: str) -> None:
+    console = Console()
+    releases = ", ".join(sorted(found.releases)) or "none"
+    console.print(f"{found.decided.total()} decisions to {target}, release {releases}.")
+    if found.undecidable:
+        console.print(
+            f"{found.undecidable.total()} transactions cannot be decided: {dict(found.undecidable)}"
+        )
+    table = Table(title="compared with the earlier decisions")
+    for heading in ("earlier", "now"):
+        table.add_column(heading)
+    table.add_column("transactions", justify="right")
+    table.add_row("as now", "unchanged", str(found.unchanged))
+    for (old, new), count in sorted(found.changes.items()):
+        table.add_row(old, new, str(count))
+    if found.without_earlier:
+        table.add_row("none found", "decided", str(found.without_earlier))
+    console.print(table)
+    for one in found.examples:
+        console.print(
+            f"{one['topic']} {one['partition']}@{one['offset']}: "
+            f"{one['from']} (release {one['from_release']}) "
+            f"to {one['to']} (release {one['to_release']})",
+            highlight=False,
+        )

@@ -1,0 +1,84 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+
+from streaming import logs
+from streaming.settings import LogSettings
+
+ROOT = Path(__file__).parents[2]
+NOWHERE = "127.0.0.1:9"
+
+
+def run(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("STREAMING__", "KAFKA_"))
+    }
+    command = [sys.executable, "-m", "streaming", *arguments]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**env, "COLUMNS": "300", **variables},
+    )
+
+
+@pytest.mark.parametrize("command", ["bridge", "replay", "redrive", "backfill"])
+def test_help_explains_every_flag_with_its_default(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "(default: 127.0.0.1:9092)" in done.stdout
+    flags = [
+        line
+        for line in done.stdout.splitlines()
+        if "--" in line and "--help" not in line and "Usage" not in line
+    ]
+    assert all("default" in line or "[required]" in line for line in flags), flags
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "text"),
+    [
+        (["bridge", "--instance-id", "a b"], {}, "bridge.instance_id"),
+        (["bridge", "--nonsense"], {}, "--nonsense"),
+        (["bridge", "--metrics-port", "x"], {}, "metrics-port"),
+        (["bridge"], {"STREAMING__BRIDGE__NONSENSE": "1"}, "nonsense"),
+        (["bridge", "--input-topic", "decisions"], {}, "must differ"),
+        (["replay", "--rate", "-1"], {}, "replay.rate"),
+        (["nonsense"], {}, "nonsense"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_one_sentence(
+    arguments: list[str], variables: dict[str, str], text: str
+) -> None:
+    done = run(*arguments, **variables)
+    assert done.returncode == 2, done
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["bridge", "--metrics-port", "0"], ["replay", "--data", "x.csv"]])
+def test_a_broker_out_of_reach_ends_with_1_and_what_to_do(arguments: list[str]) -> None:
+    done = run(*arguments, "--bootstrap-servers", NOWHERE, STREAMING__KAFKA__CONNECT_TIMEOUT_S="0.5")
+    assert done.returncode == 1, done
+    assert f"Kafka cannot be reached at {NOWHERE}" in done.stderr
+    assert "--bootstrap-servers" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_logs_are_json_when_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        logs.configure(LogSettings())
+        structlog.get_logger().info("summary", decided=7)
+        structlog.get_logger().debug("hidden")
+    finally:
+        structlog.reset_defaults()
+    (line,) = capsys.readouterr().err.splitlines()
+    found = json.loads(line)
+    assert (found["event"], found["decided"], found["level"]) == ("summary", 7, "info")
