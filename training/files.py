@@ -1,4 +1,4 @@
-"""The only file that knows how CSV and parquet are read: checked batches of named columns.
+"""The only file that knows how data files are read and written: checked batches of named columns.
 
 The fast path lets Arrow convert whole columns. Where it refuses a CSV, the file is read a second
 time as text, only to name the column and row, so that good files pay nothing for clear errors.
@@ -6,11 +6,13 @@ time as text, only to name the column and row, so that good files pay nothing fo
 
 import contextlib
 import csv
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -218,3 +220,19 @@ def _converts(column: pa.Array, kind: pa.DataType) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+# --- writing
+
+
+def write_frame(frame: pd.DataFrame, path: Path) -> None:
+    """Write a data file whole or not at all; CSV or parquet by suffix, numbers that read back equal."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame.to_parquet(part, index=False, compression="zstd")
+        else:
+            pacsv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from tests.factories import make_frame
-from training.data import FEATURES, count_rows, load_transactions, read_chunks
+from training.data import FEATURES, count_rows, from_frame, load_transactions, read_chunks
 from training.errors import BadFileError, NoSuchFileError, TrainingError
+from training.files import write_frame
 
 FRAME = make_frame(60, seed=4)
 SECRET = "4929123456"  # a value that no message may repeat
@@ -136,6 +137,26 @@ def test_a_big_csv_is_loaded_and_refused_within_seconds(tmp_path):
         file.write(",".join(["1"] * 30) + ",zero\n")
     assert refusal(path) == "column Class, row 60001: holds text, not a number"
     assert time.perf_counter() - start < 20  # about 1 s on an idle core
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_what_is_written_reads_back_equal(tmp_path, name):
+    frame = FRAME.assign(
+        V1=np.pi * np.logspace(-30, 30, 60), transaction_id=[f'T "{i}", x' for i in range(60)]
+    )
+    write_frame(frame, tmp_path / name)
+    data = load_transactions(tmp_path / name)
+    assert data.fingerprint == from_frame(frame, "a").fingerprint
+    assert [item.name for item in tmp_path.iterdir()] == [name]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.csv"
+    write_frame(FRAME, path)
+    with pytest.raises(Exception, match="object"):
+        write_frame(FRAME.assign(V1=[object()] * 60), path)
+    assert len(load_transactions(path)) == 60
+    assert [item.name for item in tmp_path.iterdir()] == ["a.csv"]
 
 
 # --- bad files
