@@ -141,20 +141,25 @@ def simulate(
     seed: Annotated[int, typer.Option(min=0, help="Seed: the same one invents the same transactions.")] = 7,
 ) -> None:
     """Write invented transactions with the statistics of the real set."""
+    from training.files import SUFFIXES, write_frame
     from training.simulate import simulate as invent
 
-    if output.suffix not in (".csv", ".parquet"):
-        raise UsageError(f"{output}: the suffix must be .csv or .parquet")
+    if output.suffix.lower() not in SUFFIXES or not output.parent.is_dir():
+        raise UsageError(f"{output}: must be a {' or '.join(SUFFIXES)} file in a folder that exists")
     frame = invent(rows, seed)
-    part = output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        frame.to_parquet(part, index=False) if output.suffix == ".parquet" else frame.to_csv(
-            part, index=False
-        )
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
-    out.print(f"{rows:,} simulated transactions, {int(frame['Class'].sum())} frauds: {output}")
+    write_frame(frame, output)
+    frauds = int(frame["Class"].sum())
+    out.print(f"{rows:,} simulated transactions, {frauds} frauds: {output}", soft_wrap=True)
+
+
+@app.command()
+def fetch() -> None:
+    """Keep the public copy of the ULB set in data/, where `train` finds it."""
+    from training.commands import DATA_FOLDER
+    from training.fetch import fetch as fetch_copy
+
+    path = fetch_copy(DATA_FOLDER, console=out)
+    out.print(f"the public copy of the ULB set: {path}", soft_wrap=True)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.errors import UsageError
-from training.registry import Registry, RegistryError, Release
-from training.screen import Report, Screen
+from training.errors import GateRefusedError, SettingsError
+from training.registry import Registry, Release
+from training.screen import Screen
 from training.settings import Settings, load_settings
 from training.store import Pair, import_release
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from training.train import Training
 
 
-class RefusedError(RegistryError):
-    """The gate refused the challenger; the champion stays."""
+# Where creditcard.csv is looked for and the public copy is kept, in the folder the command runs in.
+DATA_FOLDER = Path("data")
 
 
 def train_command(
@@ -40,9 +40,7 @@ def train_command(
     """Fit, record, judge, promote and import."""
     settings = load_settings(overrides)
     screen = Screen(out)
-    with screen.step("Read the transactions") as report:
-        data = read_data(settings, report)
-        report(f"{data.name}: {len(data):,} rows, {data.frauds} frauds ({data.prevalence:.3%})")
+    data = read_data(settings, screen)
     with screen.step("Open the registry") as report:
         registry = Registry(settings.tracking_uri)
         champion = registry.champion()
@@ -82,7 +80,7 @@ def _train(
         report("passed" if verdict.passed else "refused")
     screen.console.print(f"gate {verdict.sentence()}", soft_wrap=True, highlight=False)
     if not verdict.passed and not force:
-        raise RefusedError(
+        raise GateRefusedError(
             f"release {release.number} stays challenger: {'; '.join(verdict.reasons)}; "
             f"`python -m training promote {release.number} --force` promotes it all the same"
         )
@@ -94,13 +92,20 @@ def _median(times: Mapping[str, float]) -> float:
     return times["latency_ms_p50_rows_1"]
 
 
-def read_data(settings: Settings, report: Report) -> Transactions:
-    """Return the transactions the settings name."""
+def read_data(settings: Settings, screen: Screen) -> Transactions:
+    """Return the transactions the settings name, or the best there are."""
+    if settings.data is None:
+        from training.fetch import find_data
+
+        progress = screen.console if screen.console.is_terminal else None
+        data = find_data(DATA_FOLDER, seed=settings.seed, console=progress, say=screen.console.print)
+        return weighted(data, settings.genuine_weight)
     from training.data import load_transactions
 
-    if settings.data is None:
-        raise NotImplementedError
-    return weighted(load_transactions(settings.data), settings.genuine_weight)
+    with screen.step("Read the transactions") as report:
+        data = weighted(load_transactions(settings.data), settings.genuine_weight)
+        report(f"{data.name}: {len(data):,} rows, {data.frauds} frauds ({data.prevalence:.3%})")
+    return data
 
 
 def weighted(data: Transactions, genuine_weight: float) -> Transactions:
@@ -108,7 +113,7 @@ def weighted(data: Transactions, genuine_weight: float) -> Transactions:
     if genuine_weight == 1.0:
         return data
     if not (data.sample_weight == 1.0).all():
-        raise UsageError(f"{data.name} has a sample_weight of its own: leave genuine_weight at 1")
+        raise SettingsError(f"{data.name} has a sample_weight of its own: leave genuine_weight at 1")
     weight = np.where(data.required_label == 0, genuine_weight, 1.0)
     fingerprint = hashlib.sha256(f"{data.fingerprint} {genuine_weight!r}".encode()).hexdigest()
     return replace(data, sample_weight=weight, fingerprint=fingerprint)
@@ -260,7 +265,7 @@ def promote_command(number: str, *, force: bool, out: Console) -> None:
     verdict = release.tags.get("gate", "not asked")
     passed = verdict.startswith("passed")
     if not passed and not force:
-        raise RefusedError(
+        raise GateRefusedError(
             f"the gate says about release {number}: {verdict}; --force promotes it all the same"
         )
     registry.promote(release, None if passed else {"forced": "true"})

@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+# Keeps a division by an empty sum finite.
+TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -62,43 +65,65 @@ class Criteria:
     calibration_bins: int = 15
 
 
-def measure(judged: Judged, rows: Rows, criteria: Criteria, weights: Floats) -> dict[str, Floats]:
-    """Return every metric for each weight vector.
+class Meter:
+    """Every metric of one model on the same rows, for any number of weight vectors.
 
-    Parameters
-    ----------
-    weights : float64 array of shape (b, n)
-        One weight vector per row: the rows' own for the value, times multiplicities for a resample.
-
-    Returns
-    -------
-    dict of str to float64 array of shape (b,)
+    What does not depend on the weights is worked out once: rows of equal score form one level, and runs of
+    genuine rows that no metric looks into are taken together.
     """
-    return {
-        **_ranking(judged.score, rows.label, criteria, weights),
-        **_decision(judged.alarm, rows, criteria.review_cost, weights),
-        **_probability(judged.score, rows.label, criteria.calibration_bins, weights),
-    }
+
+    def __init__(self, judged: Judged, rows: Rows, criteria: Criteria) -> None:
+        self.criteria = criteria
+        level = _levels(judged.score, rows, criteria)
+        everything = np.arange(len(level))
+        shape = (len(level), int(level.max()) + 1)
+        self._all = csr_array((np.ones(len(level)), (everything, level)), shape)
+        self._frauds = csr_array((rows.label.astype(np.float64), (everything, level)), shape)
+        self._decided = _decision_columns(judged.alarm, rows)
+        self._errors = _error_columns(judged.score, rows.label, criteria.calibration_bins)
+
+    def __call__(self, weights: Floats) -> dict[str, Floats]:
+        """Return metric -> float64 array [b] for weight vectors [b, n]."""
+        return {
+            **_ranking(weights @ self._all, weights @ self._frauds, self.criteria),
+            **_decision(weights @ self._decided, self.criteria.review_cost),
+            **_probability(weights @ self._errors),
+        }
 
 
-def _ranking(
-    score: Floats, label: NDArray[np.int8], criteria: Criteria, weights: Floats
-) -> dict[str, Floats]:
+def measure(judged: Judged, rows: Rows, criteria: Criteria) -> dict[str, float]:
+    """Return every metric at the rows' own weights."""
+    values = Meter(judged, rows, criteria)(rows.weight[None])
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def _levels(score: Floats, rows: Rows, criteria: Criteria) -> NDArray[np.intp]:
+    """Return a level for each row, 0 the highest score, equal where metrics need not tell rows apart."""
     order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # ties count together
-    sorted_weights = weights[:, order]
-    alarms = sorted_weights.cumsum(1)[:, ends]
-    caught = (sorted_weights * label[order]).cumsum(1)[:, ends]
-    missed_share = 1 - caught / caught[:, -1:]
+    ordered = score[order]
+    starts = np.append(True, ordered[1:] != ordered[:-1])
+    budget = max(
+        [*(rate * rows.weight.sum() for rate in criteria.alarm_rates), *criteria.precision_at_k, 0.0]
+    )
+    distinct = np.cumsum(starts) - 1
+    has_fraud = np.bincount(distinct, rows.label[order]) > 0
+    # Resampling moves the place where a budget ends: leave a margin of three times.
+    is_needed = has_fraud[distinct] | (rows.weight[order].cumsum() <= 3 * budget + rows.weight.max())
+    begins = starts & (is_needed | np.append(True, is_needed[:-1]))
+    level = np.empty(len(score), np.intp)
+    level[order] = np.cumsum(begins) - 1
+    return level
+
+
+def _ranking(level_weight: Floats, level_frauds: Floats, criteria: Criteria) -> dict[str, Floats]:
+    alarms, caught = level_weight.cumsum(1), level_frauds.cumsum(1)
     total, frauds = alarms[:, -1], caught[:, -1]
-    false = alarms - caught
-    steps = np.diff(caught, axis=1, prepend=0.0)
-    false_steps = np.diff(false, axis=1, prepend=0.0)
-    found = 1 - missed_share - 0.5 * steps / frauds[:, None]
-    precision = caught / np.maximum(alarms, 1e-300)
+    genuine = level_weight - level_frauds
+    # A genuine row in a level loses to the frauds above it and shares those beside it.
+    above = caught - 0.5 * level_frauds
     result = {
-        "auc": (found * false_steps).sum(1) / false[:, -1],
-        "average_precision": (precision * steps).sum(1) / frauds,
+        "auc": (above * genuine).sum(1) / (frauds * genuine.sum(1)),
+        "average_precision": (caught / np.maximum(alarms, TINY) * level_frauds).sum(1) / frauds,
     }
     for rate in criteria.alarm_rates:
         result[f"recall_at_alarm_rate_{rate:g}"] = _at(caught, alarms, rate * total) / frauds
@@ -115,34 +140,38 @@ def _at(caught: Floats, alarms: Floats, budget: Floats) -> Floats:
     return result
 
 
-def _decision(alarm: Bools, rows: Rows, review_cost: float, weights: Floats) -> dict[str, Floats]:
+def _decision_columns(alarm: Bools, rows: Rows) -> Floats:
     fraud = rows.label == 1
-    columns = np.stack([fraud & alarm, alarm, fraud, np.ones_like(fraud)], axis=1).astype(np.float64)
-    caught, alarms, frauds, total = (weights @ columns).T
-    amounts = np.stack([fraud * rows.amount, (fraud & ~alarm) * rows.amount], axis=1)
-    at_risk, missed = (weights @ amounts).T
-    precision = caught / np.maximum(alarms, 1e-300)
-    recall = caught / frauds
+    counts = [fraud & alarm, alarm, fraud, np.ones_like(fraud)]
+    amounts = [fraud * rows.amount, (fraud & ~alarm) * rows.amount]
+    return np.stack([column.astype(np.float64) for column in (*counts, *amounts)], axis=1)
+
+
+def _decision(sums: Floats, review_cost: float) -> dict[str, Floats]:
+    caught, alarms, frauds, total, at_risk, missed = sums.T
     return {
-        "precision": precision,
-        "recall": recall,
+        "precision": caught / np.maximum(alarms, TINY),
+        "recall": caught / frauds,
         "f1": 2 * caught / (alarms + frauds),
         "alarm_rate": alarms / total,
-        "cost_saved": (at_risk - missed - review_cost * alarms) / np.maximum(at_risk, 1e-300),
+        "cost_saved": (at_risk - missed - review_cost * alarms) / np.maximum(at_risk, TINY),
     }
 
 
-def _probability(score: Floats, label: NDArray[np.int8], bins: int, weights: Floats) -> dict[str, Floats]:
+def _error_columns(score: Floats, label: NDArray[np.int8], bins: int) -> csr_array:
+    """Return the error in the column of the score's bin, then its square and 1 in the last two columns."""
     edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)[1:-1]))
-    member = np.searchsorted(edges, score, side="right")
+    column = np.searchsorted(edges, score, side="right")
     error = label - score
-    columns = np.zeros((len(score), len(edges) + 1))
-    columns[np.arange(len(score)), member] = error
-    total = weights.sum(1)
-    return {
-        "calibration_error": np.abs(weights @ columns).sum(1) / total,
-        "brier": weights @ error**2 / total,
-    }
+    row, width = np.arange(len(score)), len(edges) + 1
+    values = np.concatenate([error, error**2, np.ones(len(score))])
+    columns = np.concatenate([column, np.full(len(score), width), np.full(len(score), width + 1)])
+    return csr_array((values, (np.tile(row, 3), columns)), (len(score), width + 2))
+
+
+def _probability(sums: Floats) -> dict[str, Floats]:
+    total = sums[:, -1]
+    return {"calibration_error": np.abs(sums[:, :-2]).sum(1) / total, "brier": sums[:, -2] / total}
 
 
 def stratified_resamples(rows: Rows, resamples: int, seed: int, at_once: int = 16) -> Iterator[Floats]:
@@ -176,15 +205,14 @@ def evaluate(
     -------
     dict of model to dict of metric to Figure
     """
-    values = {name: measure(judged, rows, criteria, rows.weight[None]) for name, judged in models.items()}
     drawn = resampled(models, rows, criteria, resamples=resamples, seed=seed)
     tail = (1 - confidence) / 2
     return {
         name: {
-            metric: Figure(float(value[0]), *np.quantile(drawn[name][metric], [tail, 1 - tail]).tolist())
-            for metric, value in metrics.items()
+            metric: Figure(value, *np.quantile(drawn[name][metric], [tail, 1 - tail]).tolist())
+            for metric, value in measure(judged, rows, criteria).items()
         }
-        for name, metrics in values.items()
+        for name, judged in models.items()
     }
 
 
@@ -192,12 +220,12 @@ def resampled(
     models: Mapping[str, Judged], rows: Rows, criteria: Criteria, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Floats]]:
     """Return every metric of every model on each resample; all models share the resamples (paired)."""
-    parts: dict[str, dict[str, list[Floats]]] = {name: {} for name in models}
+    meters = {name: Meter(judged, rows, criteria) for name, judged in models.items()}
+    parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in models}
     for weights in stratified_resamples(rows, resamples, seed):
-        for name, judged in models.items():
-            for metric, value in measure(judged, rows, criteria, weights).items():
-                parts[name].setdefault(metric, []).append(value)
+        for name, meter in meters.items():
+            parts[name].append(meter(weights))
     return {
-        name: {metric: np.concatenate(pieces) for metric, pieces in metrics.items()}
-        for name, metrics in parts.items()
+        name: {metric: np.concatenate([part[metric] for part in found]) for metric in found[0]}
+        for name, found in parts.items()
     }

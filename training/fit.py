@@ -196,11 +196,11 @@ class _Loop:
         loss = np.logaddexp(
             0, np.where(rows.label == 1, -1, 1) * (logits.double().cpu().numpy() + self.shift)
         )
-        figures = measure(Judged(score, score >= 0.5), rows, Criteria(), rows.weight[None])
+        figures = measure(Judged(score, score >= 0.5), rows, Criteria())
         kept = ("auc", "average_precision", "f1", "precision", "recall")
         return {
             "validation_loss": float(np.average(loss, weights=rows.weight)),
-            **{f"validation_{name}": float(figures[name][0]) for name in kept},
+            **{f"validation_{name}": figures[name] for name in kept},
         }
 
 

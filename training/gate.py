@@ -96,13 +96,13 @@ def _differences(
 ) -> dict[str, Figure]:
     models = {"champion": champion, "challenger": challenger}
     drawn = resampled(models, rows, criteria, resamples=settings.resamples, seed=seed)
-    value = {name: measure(judged, rows, criteria, rows.weight[None]) for name, judged in models.items()}
+    value = {name: measure(judged, rows, criteria) for name, judged in models.items()}
     tail = (1 - settings.confidence) / 2
     result = {}
     for metric in COMPARED:
         difference = drawn["challenger"][metric] - drawn["champion"][metric]
         low, high = np.quantile(difference, [tail, 1 - tail])
-        point = float(value["challenger"][metric][0] - value["champion"][metric][0])
+        point = value["challenger"][metric] - value["champion"][metric]
         result[metric] = Figure(point, float(low), float(high))
     return result
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from training.curves import cost_curve, precision_recall, reliability, roc
@@ -180,7 +179,7 @@ def score_distributions(
                 logit(np.array([thresholds[name]]))[0], color=GREY, linestyle="--", label="threshold"
             )
         axis.set(yscale="log", xlabel=f"{NAMES[name]}, log-odds")
-        axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.yaxis.set_major_formatter(lambda share, _: f"{share * 100:g} %")
         axis.legend(fontsize=8)
     axes[0].set_ylabel("share of the class")
     return figure

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.errors import TrainingError
+from training.errors import RegistryError, TrainingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,10 +31,6 @@ DESCRIPTIONS = {
 }
 HISTORY_TAG = "promotion_history"
 HISTORY_LENGTH = 100  # a registered model's tag holds 5,000 characters
-
-
-class RegistryError(TrainingError):
-    """The registry cannot be reached, or does not hold what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +171,7 @@ class Registry:
         self._follow(release, alias)
 
     def _clear_challenger(self, release: Release) -> None:
-        """A champion challenges nobody."""
+        """Take the alias challenger from a champion: it challenges nobody."""
         if str(self._aliases(RELEASE).get(CHALLENGER)) == release.number:
             for name in (NETWORK, TREES, RELEASE):
                 self.client.delete_registered_model_alias(name, CHALLENGER)

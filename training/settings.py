@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from training.errors import UsageError
+from training.errors import SettingsError
 
 ENV_PREFIX = "TRAINING__"
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "training.yaml"
@@ -194,7 +194,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
     Raises
     ------
-    UsageError
+    SettingsError
         If the file is missing or not YAML, a key is unknown, or a value is out of range.
     """
     path = Path(os.environ.get(f"{ENV_PREFIX}CONFIG", DEFAULT_CONFIG))
@@ -203,7 +203,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
         _refuse_unknown_variables()
         settings: Settings = source(**_with_mlflow_variable(overrides or {}))
     except ValidationError as error:
-        raise UsageError(_explain(error, path)) from error
+        raise SettingsError(_explain(error, path)) from error
     return settings
 
 
@@ -211,9 +211,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: cannot be read as settings: {str(error).splitlines()[0]}") from error
+        raise SettingsError(f"{path}: cannot be read as settings: {str(error).splitlines()[0]}") from error
     if values is not None and not isinstance(values, dict):
-        raise UsageError(f"{path}: must hold settings by name")
+        raise SettingsError(f"{path}: must hold settings by name")
     return values or {}
 
 
@@ -222,7 +222,7 @@ def _refuse_unknown_variables() -> None:
     for variable in os.environ:
         top = "__".join(variable.upper().split("__")[:2])
         if top.startswith(ENV_PREFIX) and top not in known:
-            raise UsageError(f"{variable} is not a setting; known are {', '.join(sorted(known))}")
+            raise SettingsError(f"{variable} is not a setting; known are {', '.join(sorted(known))}")
 
 
 def _with_mlflow_variable(overrides: Mapping[str, Any]) -> Mapping[str, Any]:

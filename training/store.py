@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.errors import TrainingError
+from training.errors import StoreError
 from training.registry import NETWORK, TREES, Registry, Release
 
 if TYPE_CHECKING:
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 STORE_NETWORK, STORE_TREES = "fraud_neural_net", "fraud_xgboost"
 # Scores of a stored model against the trained one's: float32 rounding, no more.
 PARITY = 1e-6
-
-
-class StoreError(TrainingError):
-    """The BentoML model store does not hold what it should, or refuses it."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.data import FEATURES
+from training.errors import RegistryError
 from training.evaluate import Figure
-from training.registry import Registry, RegistryError, explained
+from training.registry import Registry, explained
 
 if TYPE_CHECKING:
     from mlflow.models import ModelSignature
