@@ -1,8 +1,56 @@
 """Fixtures of the streaming tests."""
 
+import itertools
+import os
 import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 with warnings.catch_warnings():
     # kafka-python reads its schemas with importlib.resources.read_text, deprecated since Python 3.11.
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka  # noqa: F401
+
+from streaming.settings import Settings
+
+_numbers = itertools.count(1)
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def fresh_settings(broker: str) -> MakeSettings:
+    """Return a function that makes settings for the broker, with topics and a group of their own."""
+    name = f"test-{os.getpid()}-{next(_numbers)}"
+
+    def make(**sections: dict[str, Any]) -> Settings:
+        defaults: dict[str, dict[str, Any]] = {
+            "kafka": {"bootstrap_servers": broker, "request_timeout_s": 5.0},
+            "topics": {"input": f"{name}.in", "output": f"{name}.out", "dead_letter": f"{name}.dead"},
+            "service": {"request_timeout_s": 2.0, "backoff_max_s": 0.2},
+            "bridge": {
+                "group": name,
+                "instance_id": "a",
+                "session_timeout_ms": 6000,
+                "transaction_deadline_s": 4.0,
+                "transaction_timeout_ms": 8000,
+                "membership_check_s": 0.5,
+            },
+            "metrics": {"port": 0},
+        }
+        merged = {key: {**defaults.get(key, {}), **sections.get(key, {})} for key in {*defaults, *sections}}
+        return Settings(**merged)
+
+    return make
+
+
+@pytest.fixture
+def world(broker: str, tmp_path: Path) -> Iterator[Any]:
+    """Yield topics of their own, a scripted service, and the means to start bridges."""
+    from tests.e2e.faults import World
+
+    with World(broker, tmp_path) as world:
+        yield world
