@@ -9,7 +9,9 @@ RUN python /build/requirements.py serving >/build/requirements.txt \
  && /app/.venv/bin/python /build/slim.py /app/.venv
 
 FROM python:3.11-slim
-RUN groupadd --gid 1034 bentoml && useradd --uid 1034 --gid 1034 --create-home bentoml
+# /bentoml: where docker-compose mounts the store, below a temporary file system that takes over this mode.
+RUN groupadd --gid 1034 bentoml && useradd --uid 1034 --gid 1034 --create-home bentoml \
+ && install -d -m 1777 /bentoml && install -d -o bentoml -g bentoml /bentoml/models
 COPY --from=packages /app/.venv /app/.venv
 COPY bentofile.yaml /app/
 COPY configs/serving.yaml /app/configs/

@@ -13,6 +13,7 @@ RUN python -m venv /app/.venv \
 FROM python:3.11-slim
 # The service's number: it reads the model store that this image writes.
 RUN groupadd --gid 1034 training && useradd --uid 1034 --gid 1034 --create-home training \
+ && install -d -m 1777 /bentoml \
  && install -d -o training -g training /mlflow /app/data /bentoml/models
 COPY --from=packages /app/.venv /app/.venv
 COPY configs/training.yaml /app/configs/
