@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any
 
 import msgspec
@@ -19,7 +20,8 @@ from bentos.release import FEATURE_NAMES
 from bentos.schemas import MAX_ID_CHARACTERS, feature_range, transaction_model
 from bentos.settings import LimitSettings
 
-MAX_DETAILS = 100
+# So many bad transactions of a list are named; each with all its faults.
+MAX_NAMED = 100
 FEATURES = len(FEATURE_NAMES)
 ROW_BYTES = 4 * FEATURES
 _PACK = struct.Struct(f"<{FEATURES}f").pack
@@ -84,11 +86,12 @@ class Decoder:
         """Look again at a body the typed decoder refused, and raise everything wrong with it."""
         rows, is_single = _split(body)
         self._require_length(len(rows))
-        details: list[Detail] = []
-        for index, row in enumerate(rows):
-            if len(details) >= MAX_DETAILS or not self._is_bad(row):
-                continue
-            details.extend(self._faults(row, [] if is_single else [index]))
+        bad = (index for index, row in enumerate(rows) if self._is_bad(row))
+        details = [
+            detail
+            for index in islice(bad, MAX_NAMED)
+            for detail in self._faults(rows[index], [] if is_single else [index])
+        ]
         raise _bad_transactions(details)
 
     def _is_bad(self, row: bytes) -> bool:
@@ -112,11 +115,8 @@ class Decoder:
 
     def _refuse_repeated_keys(self, body: bytes) -> None:
         rows, is_single = _split(body)
-        details = [
-            detail
-            for index, row in enumerate(rows)
-            for detail in _repeated_keys_details(row, [] if is_single else [index])
-        ]
+        named = (_repeated_keys_details(row, [] if is_single else [i]) for i, row in enumerate(rows))
+        details = [detail for details in islice(filter(None, named), MAX_NAMED) for detail in details]
         if details:
             raise _bad_transactions(details, reason="duplicate_key")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+from bentoml.exceptions import NotFound
 
 from bentos.errors import ReleaseError
 from bentos.policy import Calibration, Thresholds
@@ -67,10 +68,10 @@ def find_release(pinned: str | None = None) -> Release:
     inherited = os.environ.get(PAIR_VARIABLE)
     if inherited:
         return _read(*inherited.split(","))
-    networks = {_identity(model): model for model in bentoml.models.list(NEURAL_NET)}
+    networks = {_identity(model): model for model in _stored(NEURAL_NET)}
     pairs = [
         (networks[_identity(trees)], trees)
-        for trees in bentoml.models.list(XGBOOST)
+        for trees in _stored(XGBOOST)
         if _identity(trees) in networks and pinned in (None, _identity(trees)[0])
     ]
     if not pairs:
@@ -99,6 +100,13 @@ def describe(release: Release) -> dict[str, Any]:
         "data": document["data"],
         "metrics": document["metrics"],
     }
+
+
+def _stored(name: str) -> list[bentoml.Model]:
+    try:
+        return bentoml.models.list(name)
+    except NotFound:
+        return []
 
 
 def _identity(model: bentoml.Model) -> tuple[str, str]:

@@ -1,0 +1,185 @@
+"""The hop to a runner over its socket, against runners that misbehave."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bentos.errors import RunnerUnavailableError
+from bentos.hop import RunnerClient
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+ROW = bytes(120)
+SCORE = np.array([0.25], "<f4").tobytes()
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n" + SCORE
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = 120 if head.startswith(b"POST") else 0
+    return head + await reader.readexactly(length)
+
+
+async def obedient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        await read_request(reader)
+        writer.write(ANSWER)
+
+
+@asynccontextmanager
+async def runner(handler: Handler, socket: Path) -> AsyncIterator[RunnerClient]:
+    """Yield a client of a runner that treats every connection with `handler`."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.current_task())  # type: ignore[arg-type]
+        try:
+            await handler(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_unix_server(handle, str(socket))
+    client = RunnerClient("trees", f"file://{socket}")
+    try:
+        yield client
+    finally:
+        client.close()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_scores_come_back(tmp_path: Path) -> None:
+    async with runner(obedient, tmp_path / "s") as client:
+        for _ in range(3):
+            assert (await client.score(ROW)).tolist() == [0.25]
+
+
+async def test_connections_are_kept_and_shared(tmp_path: Path) -> None:
+    opened = []
+
+    async def counting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(1)
+        await obedient(reader, writer)
+
+    async with runner(counting, tmp_path / "s") as client:
+        await asyncio.gather(*(client.score(ROW) for _ in range(4)))
+        await asyncio.gather(*(client.score(ROW) for _ in range(4)))
+    assert len(opened) == 4
+
+
+async def test_an_idle_connection_the_runner_closed_is_replaced(tmp_path: Path) -> None:
+    async def forgetful(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(ANSWER)
+        await writer.drain()
+        writer.close()
+
+    async with runner(forgetful, tmp_path / "s") as client:
+        for _ in range(5):
+            assert (await client.score(ROW)).tolist() == [0.25]
+
+
+async def test_an_answer_in_pieces_and_in_chunks(tmp_path: Path) -> None:
+    async def hesitant(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        text = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n" + SCORE[:1] + b"\r\n3\r\n"
+        for piece in (text[:20], text[20:], SCORE[1:] + b"\r\n0\r\n\r\n"):
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+
+    async with runner(hesitant, tmp_path / "s") as client:
+        assert (await client.score(ROW)).tolist() == [0.25]
+
+
+async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(b"no HTTP at all\r\n\r\n")
+
+
+async def resetting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+
+
+async def half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(ANSWER[:-2])
+    await writer.drain()
+
+
+async def overloaded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+    await writer.drain()
+
+
+@pytest.mark.parametrize("handler", [nonsense, resetting, half_an_answer, overloaded])
+async def test_whatever_a_runner_does_the_caller_hears_unavailable(handler: Handler, tmp_path: Path) -> None:
+    async with runner(handler, tmp_path / "s") as client:
+        with pytest.raises(RunnerUnavailableError):
+            await asyncio.wait_for(client.score(ROW), 2)
+
+
+async def test_no_socket_is_unavailable(tmp_path: Path) -> None:
+    client = RunnerClient("trees", f"file://{tmp_path}/none")
+    with pytest.raises(RunnerUnavailableError):
+        await client.score(ROW)
+    assert not await client.is_ready(0.5)
+    client.close()
+
+
+async def test_after_a_failure_calls_fail_at_once_until_a_probe_is_answered(tmp_path: Path) -> None:
+    changes: list[tuple[str, bool]] = []
+    hangs = asyncio.Event()
+
+    async def hanging(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await read_request(reader)
+            if hangs.is_set():
+                await asyncio.sleep(60)
+            writer.write(ANSWER)
+
+    async with runner(hanging, tmp_path / "s") as template:
+        client = RunnerClient("trees", template._url.geturl(), lambda name, up: changes.append((name, up)))
+        hangs.set()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await client.score(ROW)
+        with pytest.raises(RunnerUnavailableError):
+            await asyncio.wait_for(client.score(ROW), 0.05)
+        hangs.clear()
+        async with asyncio.timeout(5):
+            while len(changes) < 2:
+                await asyncio.sleep(0.02)
+        assert changes == [("trees", False), ("trees", True)]
+        assert (await client.score(ROW)).tolist() == [0.25]
+        client.close()
+
+
+async def test_a_late_answer_is_never_taken_for_the_next(tmp_path: Path) -> None:
+    """A cancelled exchange closes its connection: what still comes belongs to nobody."""
+    served = 0
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal served
+        while True:
+            head = await read_request(reader)
+            served += 1
+            if served == 1:
+                await asyncio.sleep(0.1)
+            number = 0.75 if served == 1 else 0.25
+            body = np.array([number], "<f4").tobytes() if head.startswith(b"POST") else b"1234"
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n" + body)
+
+    async with runner(late, tmp_path / "s") as client:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.03):
+                await client.score(ROW)
+        await asyncio.sleep(0.3)
+        assert (await client.score(ROW)).tolist() == [0.25]

@@ -1,0 +1,46 @@
+"""What Prometheus is told."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+from bentos.metrics import SHARES, ManyHistogram, Metrics
+
+
+@given(st.lists(st.floats(0, 2) | st.sampled_from(SHARES), max_size=50))
+def test_many_at_once_counts_as_one_by_one(values: list[float]) -> None:
+    many, single = CollectorRegistry(), CollectorRegistry()
+    ManyHistogram("x", "x", buckets=SHARES, registry=many).observe_many(values)
+    histogram = Histogram("x", "x", buckets=SHARES, registry=single)
+    for value in values:
+        histogram.observe(value)
+
+    def buckets(registry: CollectorRegistry) -> list[bytes]:
+        return [line for line in generate_latest(registry).splitlines() if line.startswith(b"x_bucket")]
+
+    assert buckets(many) == buckets(single)
+    assert abs((many.get_sample_value("x_sum") or 0) - sum(values)) < 1e-6
+
+
+def test_everything_kept_is_handed_over_once() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    scores = np.array([0.1, 0.9, 0.95])
+    for _ in range(2):
+        metrics.scored(scores, scores, scores, [1, 1, 1])
+        metrics.batch(rows=3, requests=2, queue_s=0.001, runners_s=0.002, policy_s=0.0001)
+        metrics.answered(200, 0.004, 0.001, 0.0001, 0.0001)
+    metrics.refused("not_json")
+    metrics.hand_over()
+    metrics.hand_over()
+    value = registry.get_sample_value
+    assert value("fraud_transactions_total") == 6
+    assert value("fraud_decisions_total", {"decision": "decline", "release": ""}) == 2
+    assert value("fraud_score_count", {"model": "xgboost"}) == 6
+    assert value("fraud_probability_bucket", {"le": "0.1"}) == 2
+    assert value("fraud_requests_total", {"status": "200"}) == 2
+    assert value("fraud_batch_rows_sum") == 6
+    assert value("fraud_batch_requests_sum") == 4
+    assert value("fraud_stage_seconds_count", {"stage": "runners"}) == 2
+    assert value("fraud_refused_total", {"reason": "not_json"}) == 1

@@ -1,0 +1,85 @@
+"""The published document says what is enforced, no more and no less."""
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from bentos.decoding import Decoder
+from bentos.openapi import EXAMPLE_TRANSACTION, document
+from bentos.release import FEATURE_NAMES
+from bentos.schemas import feature_range
+from bentos.settings import Settings
+from tests.serving_fixtures import FEATURES, encoded
+
+SETTINGS = Settings(limits={"amount_max": 5000.0}, request={"max_transactions": 7})
+DOCUMENT = document(SETTINGS)
+
+
+def resolved(node: Any) -> Any:
+    """Return `node` with its references followed."""
+    if isinstance(node, list):
+        return [resolved(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return resolved(DOCUMENT["components"]["schemas"][node["$ref"].rpartition("/")[2]])
+    return {key: resolved(value) for key, value in node.items()}
+
+
+BODY = DOCUMENT["paths"]["/classify"]["post"]["requestBody"]["content"]["application/json"]
+VALIDATOR = jsonschema_rs.Draft4Validator(resolved(BODY["schema"]))
+
+
+def test_features_stand_in_the_models_order() -> None:
+    assert FEATURE_NAMES == FEATURES
+    properties = DOCUMENT["components"]["schemas"]["Transaction"]["properties"]
+    assert tuple(properties) == (*FEATURES, "transaction_id")
+    assert DOCUMENT["components"]["schemas"]["Transaction"]["required"] == list(FEATURES)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_limits_are_stated(name: str) -> None:
+    field = DOCUMENT["components"]["schemas"]["Transaction"]["properties"][name]
+    smallest, largest = feature_range(name, SETTINGS.limits)
+    assert (field["type"], field["minimum"], field["maximum"]) == ("number", smallest, largest)
+    assert field["description"]
+
+
+def test_the_list_cap_is_stated() -> None:
+    many = BODY["schema"]["oneOf"][1]
+    assert (many["minItems"], many["maxItems"]) == (1, 7)
+
+
+@pytest.mark.parametrize("example", ["one", "many"])
+def test_the_examples_are_valid_by_schema_and_decoder(example: str) -> None:
+    value = BODY["examples"][example]["value"]
+    assert VALIDATOR.is_valid(value)
+    Decoder(SETTINGS.limits, 7).decode(encoded(value))
+
+
+def test_an_identity_is_never_null() -> None:
+    assert not VALIDATOR.is_valid({**EXAMPLE_TRANSACTION, "transaction_id": None})
+
+
+def test_every_error_has_the_same_shape() -> None:
+    answers = DOCUMENT["paths"]["/classify"]["post"]["responses"]
+    assert set(answers) == {"200", "400", "401", "408", "413", "415", "503"}
+    for status in set(answers) - {"200"}:
+        reference = answers[status]["content"]["application/json"]["schema"]
+        assert reference == {"$ref": "#/components/schemas/Fault"}
+    assert "Retry-After" in answers["503"]["headers"]
+
+
+def test_keys_are_documented_where_they_are_asked() -> None:
+    assert "security" not in DOCUMENT
+    closed = document(Settings(security={"api_keys": ["key"]}))
+    assert closed["security"] == [{"key": []}, {"bearer": []}]
+    assert "key" not in json.dumps(closed["components"]["schemas"])
+
+
+def test_the_document_is_openapi_3_0() -> None:
+    """No null type, no numeric exclusive limits: what 3.0 cannot say is not said."""
+    text = json.dumps(DOCUMENT)
+    assert '"null"' not in text and "exclusiveM" not in text and "prefixItems" not in text
