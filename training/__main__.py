@@ -155,8 +155,8 @@ def simulate(
 @app.command()
 def fetch() -> None:
     """Keep the public copy of the ULB set in data/, where `train` finds it."""
-    from training.commands import DATA_FOLDER
     from training.fetch import fetch as fetch_copy
+    from training.source import DATA_FOLDER
 
     path = fetch_copy(DATA_FOLDER, console=out)
     out.print(f"the public copy of the ULB set: {path}", soft_wrap=True)

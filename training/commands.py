@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.errors import GateRefusedError, SettingsError
+from training.errors import GateRefusedError
 from training.registry import Registry, Release
 from training.screen import Screen
 from training.settings import Settings, load_settings
@@ -30,14 +27,12 @@ if TYPE_CHECKING:
     from training.train import Training
 
 
-# Where creditcard.csv is looked for and the public copy is kept, in the folder the command runs in.
-DATA_FOLDER = Path("data")
-
-
 def train_command(
     overrides: Mapping[str, Any], *, held_out: Path | None, if_changed: bool, force: bool, out: Console
 ) -> None:
     """Fit, record, judge, promote and import."""
+    from training.source import read_data, write_held_out
+
     settings = load_settings(overrides)
     screen = Screen(out)
     data = read_data(settings, screen)
@@ -46,7 +41,7 @@ def train_command(
         champion = registry.champion()
         report(f"champion: release {champion.number}" if champion else "no champion yet")
     if held_out is not None:
-        _write_held_out(data, settings, held_out)
+        write_held_out(data, settings, held_out)
     if if_changed and champion is not None and _is_unchanged(champion, data, settings):
         out.print(f"release {champion.number} was trained from the same data and settings: nothing to do")
         _import(registry, champion, screen)
@@ -92,66 +87,10 @@ def _median(times: Mapping[str, float]) -> float:
     return times["latency_ms_p50_rows_1"]
 
 
-def read_data(settings: Settings, screen: Screen) -> Transactions:
-    """Return the transactions the settings name, or the best there are."""
-    if settings.data is None:
-        from training.fetch import find_data
-
-        progress = screen.console if screen.console.is_terminal else None
-        data = find_data(DATA_FOLDER, seed=settings.seed, console=progress, say=screen.console.print)
-        return weighted(data, settings.genuine_weight)
-    from training.data import load_transactions
-
-    with screen.step("Read the transactions") as report:
-        data = weighted(load_transactions(settings.data), settings.genuine_weight)
-        report(f"{data.name}: {len(data):,} rows, {data.frauds} frauds ({data.prevalence:.3%})")
-    return data
-
-
-def weighted(data: Transactions, genuine_weight: float) -> Transactions:
-    """Let each genuine row stand for `genuine_weight` transactions where the file gives no weights."""
-    if genuine_weight == 1.0:
-        return data
-    if not (data.sample_weight == 1.0).all():
-        raise SettingsError(f"{data.name} has a sample_weight of its own: leave genuine_weight at 1")
-    weight = np.where(data.required_label == 0, genuine_weight, 1.0)
-    fingerprint = hashlib.sha256(f"{data.fingerprint} {genuine_weight!r}".encode()).hexdigest()
-    return replace(data, sample_weight=weight, fingerprint=fingerprint)
-
-
 def _is_unchanged(champion: Release, data: Transactions, settings: Settings) -> bool:
     from training.identity import recipe_key
 
     return champion.fingerprint == data.fingerprint and champion.tags.get("recipe") == recipe_key(settings)
-
-
-def _write_held_out(data: Transactions, settings: Settings, path: Path) -> None:
-    """Write the test part in order of Time, unless the file there is this part already."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from training.identity import split_key
-    from training.score import replaced_when_done
-    from training.train import split_by_protocol
-
-    key = f"{data.fingerprint} {split_key(settings)}".encode()
-    if path.is_file() and _held_out_key(path) == key:
-        return
-    test = split_by_protocol(data, settings).test
-    test = test[data.time[test].argsort(kind="stable")]
-    table = pa.Table.from_pandas(data.to_frame(test), preserve_index=False)
-    with replaced_when_done(path) as part:
-        pq.write_table(table.replace_schema_metadata({b"training.held_out": key}), part)
-
-
-def _held_out_key(path: Path) -> bytes | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return (pq.read_schema(path).metadata or {}).get(b"training.held_out")
-    except (pa.ArrowException, OSError):
-        return None
 
 
 def judge_challenger(
@@ -185,17 +124,12 @@ def judge_challenger(
 
 def _unseen(training: Training, champion: Release | None) -> NDArray[np.bool_]:
     """Return which test rows were not used to fit the champion."""
-    from training.train import split_by_protocol
+    from training.source import split_as
 
-    if champion is None or champion.fingerprint != training.data.fingerprint:
-        return np.ones(len(training.test.features), bool)
-    theirs = json.loads(champion.tags["split"])
-    protocol = theirs.pop("protocol")
-    settings = training.settings
-    split = settings.split.model_copy(update=theirs)
-    held_out = split_by_protocol(
-        training.data, settings.model_copy(update={"protocol": protocol, "split": split})
-    ).test
+    everything = np.ones(len(training.test.features), bool)
+    if champion is None or champion.fingerprint != training.data.fingerprint or "split" not in champion.tags:
+        return everything
+    held_out = split_as(champion.tags["split"], training.data, training.settings).test
     return np.isin(training.split.test, held_out)
 
 

@@ -9,9 +9,18 @@ from pathlib import Path
 from training.settings import Settings
 
 # What a change of would give another model; plots, tracking and commands would not.
-FITTING_CODE = ("data.py", "decision.py", "evaluate.py", "fit.py", "network.py", "sampling.py", "train.py")
+FITTING_CODE = (
+    "data.py",
+    "decision.py",
+    "evaluate.py",
+    "fit.py",
+    "network.py",
+    "sampling.py",
+    "source.py",
+    "train.py",
+)
 # Settings that only say where or how fast, or judge what was fitted.
-IRRELEVANT = {"data", "threads", "device", "tracking_uri", "gate"}
+IRRELEVANT = {"data", "known_samples", "threads", "device", "tracking_uri", "gate"}
 
 
 def split_key(settings: Settings) -> str:

@@ -159,6 +159,8 @@ class Settings(BaseSettings):
     """CSV or parquet file; none: data/creditcard.csv, the public copy, or the simulator."""
     genuine_weight: float = Field(1.0, gt=0)
     """Transactions of the stream a genuine row stands for, where the file has no sample_weight."""
+    known_samples: dict[str, float] = {}
+    """Genuine weight of files that are known samples of a larger set, by the SHA-256 of the file."""
     seed: int = Field(7, ge=0, lt=2**31)
     """Seed of sampling, first weights and bootstrap."""
     protocol: Literal["random", "temporal"] = "random"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.data import Split, Transactions, split_random, split_temporal
+from training.data import Split, Transactions
 from training.decision import Calibration, Thresholds, choose_thresholds, fit_calibration
 from training.evaluate import Criteria, Figure, Judged, Rows, evaluate
 from training.fit import (
@@ -24,6 +24,7 @@ from training.fit import (
 )
 from training.screen import Report, Screen
 from training.settings import Settings
+from training.source import split_by_protocol
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +82,6 @@ def train(data: Transactions, settings: Settings, screen: Screen) -> Training:
         figures = _figures(judged, test.rows, settings)
         report(f"{int(test.rows.label.sum())} frauds in {len(test.features):,} rows")
     return Training(data, parts, settings, fitted, test, judged, figures)
-
-
-def split_by_protocol(data: Transactions, settings: Settings) -> Split:
-    """Split by the protocol and shares of the settings."""
-    validation, test = settings.split.validation_share, settings.split.test_share
-    if settings.protocol == "temporal":
-        return split_temporal(data, validation_fraction=validation, test_fraction=test)
-    return split_random(data, seed=settings.split.seed, validation_fraction=validation, test_fraction=test)
 
 
 def part(data: Transactions, rows: NDArray[np.intp]) -> Part:
