@@ -8,10 +8,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 from streaming.batch import Batch, Outcome
 from streaming.decide import Dropped
+from streaming.workers import DaemonPool
 
 Decide = Callable[[Batch], list[Outcome]]
 Decided = tuple[Batch, list[Outcome]]
@@ -49,7 +50,7 @@ class Pipeline:
         self._is_closed = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
-        self._deciders = ThreadPoolExecutor(concurrency, thread_name_prefix="decider")
+        self._deciders = DaemonPool(concurrency, "decider")
         self._publisher = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._publisher.start()
 
@@ -116,7 +117,7 @@ class Pipeline:
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
-        self._deciders.shutdown(wait=False, cancel_futures=True)
+        self._deciders.end()
 
     def _notify(self, _: object) -> None:
         with self._changed:

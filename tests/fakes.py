@@ -99,9 +99,11 @@ class FakeSource(Source):
         self.is_closed = False
         self.faults: list[Exception] = []
         self._member = self._seen_member = 0
+        self._generation = broker.generation
 
     def start(self, listener: Listener) -> None:
         self._listener = listener
+        self._join()
         self._assign(range(self._broker.partitions))
         listener.on_assigned(sorted(self._positions))
 
@@ -125,22 +127,27 @@ class FakeSource(Source):
         """Let the next poll find that the group gave this member up and others did its work meanwhile."""
 
         def happen() -> None:
+            self._broker.generation += 1  # ours is refused from now on
             meanwhile()
-            self._broker.generation += 1
+            self._join()
             self._member += 1
 
         self._events.append(happen)
 
+    def _join(self) -> None:
+        self._broker.generation += 1
+        self._generation = self._broker.generation
+
     def _take_away(self, partitions: Sequence[int], is_lost: bool) -> None:
         assert self._listener is not None
-        self._broker.generation += 1
+        self._join()
         (self._listener.on_lost if is_lost else self._listener.on_revoked)(partitions)
         for partition in partitions:
             self._positions.pop(partition, None)
 
     def _give(self, partitions: Sequence[int]) -> None:
         assert self._listener is not None
-        self._broker.generation += 1
+        self._join()
         self._assign(partitions)
         self._listener.on_assigned(partitions)
 
@@ -178,7 +185,7 @@ class FakeSource(Source):
     def membership(self) -> Membership:
         if not self.is_joined or self._member != self._seen_member:
             raise NotInGroup("not in the group")
-        return Membership(self._broker.generation)
+        return Membership(self._generation)
 
     def lags(self) -> dict[int, int]:
         return {p: len(self._broker.inputs.get(p, [])) - at for p, at in self._positions.items()}

@@ -16,6 +16,7 @@ changes what it does next:
 ``short``             answers one decision too few
 ``swap``              answers the decisions in reversed order
 ``unnamed``           answers 400 without naming items when a transaction is bad
+``strict``            decides as another release would
 ``too_large``         answers 413 to more than `value` transactions
 ====================  =====================================================================
 """
@@ -55,11 +56,15 @@ def faults_of(transaction: Any) -> list[tuple[str, str, str]]:
 
 
 def decide(transaction: dict[str, Any], release: str = "7") -> dict[str, Any]:
-    """Return the decision on a sound transaction: scores are bytes of a digest of its features."""
+    """Return the decision on a sound transaction: scores are bytes of a digest of its features.
+
+    Release 7 is what everybody recomputes; any other has lower thresholds.
+    """
     features = ",".join(repr(float(transaction[name])) for name in FEATURES)
     digest = hashlib.sha256(features.encode()).digest()
     network, trees = digest[0] / 255, digest[1] / 255
-    alarms = (network >= 0.8, trees >= 0.8)
+    threshold = 0.8 if release == "7" else 0.5
+    alarms = (network >= threshold, trees >= threshold)
     kind = {(False, False): "approve", (True, True): "decline"}.get(alarms, "review")
     decision: dict[str, Any] = {
         "decision": kind,
@@ -136,8 +141,8 @@ class ScriptedService:
 
     async def _follow(self, writer: asyncio.StreamWriter, order: dict[str, Any]) -> bool:
         self.mode = order.get("mode", self.mode)
-        self.value = order.get("value")
-        self.release = order.get("release", self.release)
+        self.value = order.get("value", self.value)
+        self.release = "8" if self.mode == "strict" else "7"
         counts = {"requests": self.requests, "transactions": self.transactions}
         return await self._answer(writer, 200, counts)
 
@@ -167,7 +172,8 @@ class ScriptedService:
     async def _answer(self, writer: asyncio.StreamWriter, status: int, answer: Any) -> bool:
         content = json.dumps(answer, separators=(",", ":")).encode()
         wish = "retry-after: 1\r\n" if status in (429, 503) else ""
-        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{wish}content-length: {len(content)}\r\n\r\n"
+        kind = "content-type: application/json\r\n"
+        head = f"HTTP/1.1 {status} X\r\n{kind}{wish}content-length: {len(content)}\r\n\r\n"
         payload = head.encode() + content
         if self.mode == "half" and status == 200 and len(content) > 60:
             writer.write(payload[: len(payload) // 2])

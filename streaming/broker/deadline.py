@@ -1,11 +1,10 @@
 """Runs calls that may never return: each gets a deadline, and a thread that can be left behind."""
 
-import queue
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from streaming.workers import DaemonPool
 
 Result = TypeVar("Result")
 
@@ -28,10 +27,8 @@ class DeadlineThread:
     """
 
     def __init__(self, name: str) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self.is_abandoned = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._thread = DaemonPool(1, name)
 
     def call(self, function: Callable[[], Result], timeout_s: float) -> Result:
         """Return what `function` returns, or raise what it raises.
@@ -43,8 +40,7 @@ class DeadlineThread:
         """
         if self.is_abandoned:
             raise DeadlinePassedError("an earlier call has not returned")
-        future: Future[Result] = Future()
-        self._jobs.put((function, future))
+        future = self._thread.submit(function)
         try:
             return future.result(timeout_s)
         except FutureTimeoutError:
@@ -56,12 +52,4 @@ class DeadlineThread:
 
     def end(self) -> None:
         """Let the thread end after its present call."""
-        self._jobs.put(None)
-
-    def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            function, future = job
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
+        self._thread.end()

@@ -122,8 +122,21 @@ class World:
 
     def script(self, mode: str, value: Any = None) -> None:
         """Tell the service how to behave."""
-        order = {"mode": mode, "value": value}
-        httpx.post(f"http://127.0.0.1:{self._service_port}/script", json=order, timeout=10).raise_for_status()
+        self._order({"mode": mode, "value": value})
+
+    def requests(self) -> int:
+        """Return how many requests the service has had."""
+        return int(self._order({})["requests"])
+
+    def _order(self, order: dict[str, Any]) -> dict[str, Any]:
+        answer = httpx.post(f"http://127.0.0.1:{self._service_port}/script", json=order, timeout=10)
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
+
+    @property
+    def classify_url(self) -> str:
+        """Address of the scripted service."""
+        return f"http://127.0.0.1:{self._service_port}/classify"
 
     def start_bridge(self, name: str, **settings: object) -> Process:
         """Start a bridge under an instance id, again or for the first time."""
@@ -136,7 +149,7 @@ class World:
         }
         command = [
             *(sys.executable, "-m", "streaming", "bridge", "--bootstrap-servers", self.servers),
-            *("--classify-url", f"http://127.0.0.1:{self._service_port}/classify"),
+            *("--classify-url", self.classify_url),
             *(
                 "--input-topic",
                 self.input,

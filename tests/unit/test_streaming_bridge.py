@@ -226,7 +226,6 @@ def test_an_evicted_member_does_not_go_on_where_it_was(rig: Rig) -> None:
     wait_until(lambda: bool(rig.broker.outputs), 5, "nothing published", 0.002)
 
     def others_work() -> None:
-        rig.broker.generation += 1
         other.start().wait_drained()
         other.stop()
 
@@ -248,7 +247,7 @@ def test_a_full_pipeline_pauses_and_keeps_polling(rig: Rig) -> None:
     rig.wait_drained()
     rig.stop()
     assert_exactly_once(rig.broker)
-    assert rig.metrics.registry.get_sample_value("bridge_paused_seconds_total") or 0 > 0
+    assert rig.metrics.registry.get_sample_value("bridge_paused_seconds_total")
 
 
 def test_outside_its_group_nothing_is_committed(rig: Rig) -> None:

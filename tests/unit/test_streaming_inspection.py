@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.batch import Rejection
@@ -62,13 +62,18 @@ plain = (
 )
 
 
-@given(st.dictionaries(st.text(), st.recursive(plain, lambda x: st.lists(x) | st.dictionaries(st.text(), x))))
+nested = st.recursive(plain, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(), x, max_size=3))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.text(), nested, max_size=5))
 def test_every_json_object_passes(found: dict[str, Any]) -> None:
     value = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
     expected = found.get("transaction_id")
     assert inspect(value) == (expected if isinstance(expected, str) else None)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), plain), max_size=6))
 def test_a_repeated_key_is_always_found(pairs: list[tuple[str, Any]]) -> None:
     members = ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs)
@@ -77,6 +82,7 @@ def test_a_repeated_key_is_always_found(pairs: list[tuple[str, Any]]) -> None:
     assert isinstance(found, Rejection) == is_repeated
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_no_bytes_are_too_strange(value: bytes) -> None:
     assert isinstance(inspect(value), str | Rejection | None)
