@@ -39,7 +39,7 @@ class Cork:
             self._head = data
             self._loop.call_soon(self._flush)  # an answer to HEAD has no body, a slow body must not hold it
             return
-        self._transport.write(data)
+        self._send(data)
 
     def close(self) -> None:
         """Write what was kept, then close."""
@@ -49,7 +49,12 @@ class Cork:
     def _flush(self) -> None:
         if self._head:
             head, self._head = self._head, b""
-            self._transport.write(head)
+            self._send(head)
+
+    def _send(self, data: bytes) -> None:
+        """Write what somebody may still read: uvicorn tells only the last of pipelined ones."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the transport has
         return getattr(self._transport, name)
