@@ -63,7 +63,7 @@ build: setup ## bentoml build
 
 .PHONY: containerize
 containerize: build ## bentoml containerize fraud_detection:latest
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/bentoml containerize fraud_detection:latest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/bentoml containerize fraud_detection:latest -t fraud_detection:latest
 
 .PHONY: test
 test: setup ## the whole test suite against a real broker
