@@ -1,11 +1,12 @@
-# Training and the MLflow server: the only image with torch. CPU build of torch by default: the other is 3 GB larger.
+# Training and the MLflow server: the only image with torch, as a CPU build, which spares 3 GB. Where that index
+# cannot be reached pip takes what it finds; empty it for a build with CUDA.
 FROM python:3.11-slim AS packages
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY pyproject.toml constraints.txt configs/docker/requirements.py configs/docker/slim.py /build/
 RUN python -m venv /app/.venv \
  && python /build/requirements.py training >/build/requirements.txt \
- && /app/.venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps \
-      -c /build/constraints.txt ${TORCH_INDEX:+--index-url} ${TORCH_INDEX} torch \
+ && /app/.venv/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --retries 1 \
+      -c /build/constraints.txt ${TORCH_INDEX:+--extra-index-url} ${TORCH_INDEX} torch \
  && /app/.venv/bin/pip install --no-cache-dir --disable-pip-version-check \
       -c /build/constraints.txt -r /build/requirements.txt \
  && /app/.venv/bin/python /build/slim.py /app/.venv

@@ -1,0 +1,255 @@
+"""The compose file and the images: consistent with each other, with pyproject.toml and with the settings."""
+
+import fnmatch
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+DOCKER = ROOT / "configs" / "docker"
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+BENTOFILE = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+DOCKERFILES = sorted([*DOCKER.glob("*.Dockerfile"), DOCKER / "bento.Dockerfile.j2"])
+IGNORED = (ROOT / ".dockerignore").read_text().splitlines()
+
+
+def environment(service: str) -> dict[str, str]:
+    """Return the variables of a service that have a value."""
+    return {k: str(v) for k, v in SERVICES[service].get("environment", {}).items() if v is not None}
+
+
+def instructions(dockerfile: Path, name: str) -> list[str]:
+    text = dockerfile.read_text().replace("\\\n", " ")
+    return re.findall(rf"^{name} (.*)$", text, flags=re.MULTILINE)
+
+
+def is_sent_to_the_engine(path: str) -> bool:
+    """Apply .dockerignore as far as it is used here: `*`, then exceptions, folders included."""
+    wanted = [rule[1:] for rule in IGNORED if rule.startswith("!")]
+    return any(fnmatch.fnmatch(path, rule) or path.startswith(f"{rule}/") for rule in wanted)
+
+
+def test_file_is_understood_by_old_and_new_compose() -> None:
+    # `version` draws a warning from v2, `name` and `develop` are refused by v1.29.
+    assert set(COMPOSE) - {key for key in COMPOSE if key.startswith("x-")} == {"services", "volumes"}
+    # v1.29 applies limits under `deploy` only when told to.
+    assert all("deploy" not in service and "mem_limit" in service for service in SERVICES.values())
+
+
+@pytest.mark.parametrize("files", [[], ["configs/docker/secured.yml"]], ids=["plain", "secured"])
+def test_compose_accepts_it(files: list[str]) -> None:
+    command = _compose()
+    if command is None:
+        pytest.skip("needs docker-compose")
+    arguments = [flag for name in ["docker-compose.yml", *files] for flag in ("-f", name)]
+    done = subprocess.run(
+        [*command, *arguments, "config", "-q"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def _compose() -> list[str] | None:
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, "version"], capture_output=True, check=False)
+            if done.returncode == 0:
+                return command
+    return None
+
+
+def test_profiles() -> None:
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    assert profiles == {
+        "train": ["train"],
+        "replay": ["replay"],
+        "grafana": ["dashboards"],
+        "kafka-ui": ["dashboards"],
+    }
+
+
+def test_images_of_others_are_pinned() -> None:
+    for name, service in SERVICES.items():
+        if "build" not in service:
+            assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
+
+
+def test_ports_open_on_the_loopback_address() -> None:
+    for name, service in SERVICES.items():
+        for port in service.get("ports", []):
+            assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:"), name
+
+
+def test_volumes_are_declared_and_used() -> None:
+    used = {
+        volume.split(":")[0]
+        for service in SERVICES.values()
+        for volume in service.get("volumes", [])
+        if not volume.startswith(".")
+    }
+    assert used == set(COMPOSE["volumes"])
+
+
+def test_mounted_files_exist() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            if volume.startswith("."):
+                assert (ROOT / volume.split(":")[0]).exists(), volume
+
+
+def test_order_rests_on_health() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            target = SERVICES[other]
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in target or instructions(_dockerfile(target), "HEALTHCHECK"), name
+            if how["condition"] == "service_completed_successfully":
+                assert target["restart"] == "no", name
+    assert list(SERVICES["service"]["depends_on"]) == ["release"]
+    assert set(SERVICES["bridge"]["depends_on"]) == {"kafka", "service"}
+
+
+def _dockerfile(service: dict[str, Any]) -> Path:
+    return ROOT / service["build"]["dockerfile"]
+
+
+def test_our_containers_have_no_privileges() -> None:
+    for name, service in SERVICES.items():
+        if "build" in service:
+            assert service["read_only"] and service["cap_drop"] == ["ALL"], name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+
+
+def test_prometheus_scrapes_what_is_there() -> None:
+    jobs = yaml.safe_load((ROOT / "configs" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
+    for name in ("service", "bridge"):
+        port = SERVICES[name]["ports"][0].rsplit(":", 1)[1]
+        assert targets[name] == [f"{name}:{port}"]
+
+
+def test_variables_are_settings_of_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    from streaming.settings import load_settings
+
+    for name, value in (environment("bridge") | _secured("bridge")).items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.kafka.bootstrap_servers == "kafka:29092"
+    assert settings.service.classify_url == "http://service:3000/classify"
+    assert settings.service.api_key_file == Path("/run/secrets/api-key")
+
+
+def test_variables_are_settings_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bentos.settings import DEFAULT_CONFIG, read_settings
+
+    for name, value in (environment("service") | _secured("service")).items():
+        monkeypatch.setenv(name, value)
+    assert read_settings(DEFAULT_CONFIG).security.api_keys_file == Path("/run/secrets/api-keys")
+
+
+def _secured(service: str) -> dict[str, str]:
+    return dict(yaml.safe_load((DOCKER / "secured.yml").read_text())["services"][service]["environment"])
+
+
+def test_kafka_keeps_what_transactions_need() -> None:
+    values = environment("kafka")
+    assert values["KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR"] == "1"
+    assert values["KAFKA_TRANSACTION_STATE_LOG_MIN_ISR"] == "1"
+    assert values["KAFKA_LOG_DIRS"] == SERVICES["kafka"]["volumes"][0].split(":")[1]
+
+
+def test_bentofile_asks_for_the_serving_group() -> None:
+    assert sorted(BENTOFILE["python"]["packages"]) == sorted(GROUPS["serving"])
+
+
+def test_bento_carries_what_its_dockerfile_takes() -> None:
+    text = (DOCKER / "bento.Dockerfile.j2").read_text()
+    for path in re.findall(r"src/(\S+\.(?:txt|py))", text):
+        assert path in BENTOFILE["include"], path
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfile(dockerfile: Path) -> None:
+    assert {source.split(" AS ")[0] for source in instructions(dockerfile, "FROM")} <= {
+        "python:3.11-slim",
+        "packages",
+        "base",
+    }
+    users = instructions(dockerfile, "USER")
+    assert users and users[-1] not in ("root", "0")
+    assert re.search(r"useradd --uid 1034", dockerfile.read_text())
+    # BuildKit alone would understand these; v1.29 builds without it.
+    assert "--mount" not in dockerfile.read_text() and "<<" not in dockerfile.read_text()
+
+
+@pytest.mark.parametrize("dockerfile", sorted(DOCKER.glob("*.Dockerfile")), ids=lambda path: path.name)
+def test_what_is_copied_exists_and_is_sent(dockerfile: Path) -> None:
+    for arguments in instructions(dockerfile, "COPY"):
+        if arguments.startswith("--from"):
+            continue
+        for source in arguments.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert is_sent_to_the_engine(source), source
+
+
+def test_data_stores_and_secrets_are_not_sent() -> None:
+    for path in ("data/creditcard.csv", "mlflow.db", "secrets/api-key", ".git/config", ".venv/bin/python"):
+        assert not is_sent_to_the_engine(path), path
+
+
+def test_requirements_prints_a_group(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "configs/docker/requirements.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "requirements.py", "streaming", "parquet"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == GROUPS["streaming"] + GROUPS["parquet"]
+
+
+def test_slim_takes_out_only_what_nothing_uses(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    gone = ["pip/__init__.py", "scipy/tests/test_a.py", "numpy/_core/include/a.h", "numpy/__init__.pyi"]
+    kept = ["scipy/__init__.py", "scipy/__pycache__/__init__.cpython-311.pyc", "torch/testing/tests/a.py"]
+    for name in gone + kept:
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).touch()
+    subprocess.run([sys.executable, DOCKER / "slim.py", tmp_path], check=True)
+    assert [name for name in gone + kept if (packages / name).exists()] == kept
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_healthcheck(status: int, code: int) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/readyz" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert _healthcheck(server.server_port) == code
+        assert _healthcheck(server.server_port, "/nowhere") == 1
+        server.shutdown()
+    assert _healthcheck(server.server_port) == 1  # nobody listens any more
+
+
+def _healthcheck(port: int, *path: str) -> int:
+    command = [sys.executable, "-S", str(DOCKER / "healthcheck.py"), str(port), *path]
+    return subprocess.run(command, check=False).returncode
