@@ -11,9 +11,16 @@ from tests.serving_fixtures import Served
 CLI = Path(sys.executable).parent / "schemathesis"
 
 
+# A list over the cap is refused with 413 here, which schemathesis does not count among refusals by itself.
+CONFIGURATION = """
+[checks]
+negative_data_rejection.expected-statuses = ["400", "401", "404", "405", "413", "415"]
+"""
+
+
 @pytest.mark.timeout(170)
 def test_the_service_keeps_to_its_document(served: Served, tmp_path: Path) -> None:
-    """Every check but two: a bare 405 has no body to describe, and no state is kept between requests."""
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     done = subprocess.run(
         [
             *(str(CLI), "run", f"{served.url}/docs.json", "--url", served.url),
