@@ -1,0 +1,256 @@
+"""Both models and their pair against the original recipe and two common baselines, over repeated splits.
+
+    python -m benchmarks.quality --data FILE        quality: a table, benchmarks/results/quality.json and .png
+    python -m benchmarks.quality --speed            fit time on 285,000 simulated rows, beside the original's
+
+Every split is random within each class and keeps exact repeats on one side. The original recipe is fitted
+twice: on the training part, and on every row outside the test part, which is what our models may use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from benchmarks.original import THRESHOLD, Scorer, fit_original_network, fit_original_trees
+from benchmarks.quality_report import (
+    BASELINES,
+    MIN_PRECISION,
+    ORIGINALS,
+    OURS,
+    SHORT,
+    Floats,
+    Outcome,
+    differences,
+    machine,
+    plot,
+    print_quality,
+    save,
+    targets,
+)
+from training.data import Split, Transactions, split_random
+from training.evaluate import Judged, Rows, measure
+from training.fit import Part
+from training.screen import Screen
+from training.settings import Settings, load_settings
+from training.source import read_data, weighted
+from training.train import Fitted, criteria, part
+from training.train import fit as fit_pair
+
+PARTS = {"validation_fraction": 0.15, "test_fraction": 0.15}  # 74 of the subset's 492 frauds are tested
+SIMULATED_ROWS = 285_000
+
+
+def hindsight(score: Floats, rows: Rows, review_cost: float) -> dict[str, float]:
+    """Return what a threshold chosen on the test part itself would reach; no deployed threshold can.
+
+    `best_recall` is the recall at a precision of at least 0.6, `best_cost_saved` the share of the amount at
+    risk that the cheapest threshold saves.
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.diff(score[order]) != 0, True)  # a threshold cannot part equal scores
+    fraud, weight = rows.label[order] == 1, rows.weight[order]
+    alarms, caught = np.cumsum(weight)[ends], np.cumsum(weight * fraud)[ends]
+    amount = weight * fraud * rows.amount[order]
+    saved = np.cumsum(amount)[ends] - review_cost * alarms
+    precise = caught >= MIN_PRECISION * alarms
+    return {
+        "best_recall": float(np.max(caught * precise) / caught[-1]),
+        "best_cost_saved": float(max(0.0, saved.max()) / amount.sum()),
+    }
+
+
+def baselines(train: Part, seed: int) -> Iterator[tuple[str, Scorer]]:
+    """Yield the two scikit-learn baselines, fitted with their defaults."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    makers = (
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000)),
+        HistGradientBoostingClassifier(random_state=seed),
+    )
+    for name, model in zip(BASELINES, makers, strict=True):
+        model.fit(train.features, train.rows.label)
+        yield name, partial(_fraud_column, model)
+
+
+class _Classifier(Protocol):
+    def predict_proba(self, features: NDArray[np.float32], /) -> Floats: ...
+
+
+def _fraud_column(model: _Classifier, rows: NDArray[np.float32]) -> Floats:
+    return np.asarray(model.predict_proba(rows)[:, 1], np.float64)
+
+
+def run_split(data: Transactions, settings: Settings, seed: int, note: Callable[[str], None]) -> Outcome:
+    """Fit everything on one split and measure it on the test part."""
+    split = split_random(data, seed=seed, **PARTS)
+    test = part(data, split.test)
+    judged: dict[str, Judged] = {}
+    seconds: dict[str, float] = {}
+
+    def keep(name: str, score: Scorer) -> None:
+        scores = score(test.features)
+        judged[name] = Judged(scores, scores >= THRESHOLD)
+
+    for suffix, rows in _original_parts(split):
+        train = part(data, rows)
+        for name, scorer, spent in _fit_originals(train, seed, settings.threads, note):
+            keep(name + suffix, scorer)
+            seconds[name + suffix] = spent
+    for name, scorer in baselines(part(data, _fitted_rows(split)), seed):
+        keep(name, scorer)
+    note("our pair")
+    started = time.perf_counter()
+    judged |= dict(zip(OURS, _our_judged(_fit_ours(data, split, settings), test), strict=True))
+    seconds["our pair"] = time.perf_counter() - started
+    figures = {name: _figures(item, test.rows, settings) for name, item in judged.items()}
+    return Outcome(seed, int(test.rows.label.sum()), figures, seconds)
+
+
+def _original_parts(split: Split) -> tuple[tuple[str, NDArray[np.intp]], ...]:
+    return (SHORT, split.train), ("", _fitted_rows(split))
+
+
+def _fitted_rows(split: Split) -> NDArray[np.intp]:
+    return np.sort(np.concatenate([split.train, split.validation]))
+
+
+def _fit_originals(
+    train: Part, seed: int, threads: int, note: Callable[[str], None]
+) -> Iterator[tuple[str, Scorer, float]]:
+    makers: tuple[Callable[[], Scorer], ...] = (
+        lambda: fit_original_network(train.features, train.rows.label, seed=seed),
+        lambda: fit_original_trees(train.features, train.rows.label, seed=seed, threads=threads),
+    )
+    for name, fit in zip(ORIGINALS, makers, strict=True):
+        note(name)
+        started = time.perf_counter()
+        yield name, fit(), time.perf_counter() - started
+
+
+def _fit_ours(data: Transactions, split: Split, settings: Settings) -> Fitted:
+    return fit_pair(data, split, settings, Screen(Console(quiet=True)))
+
+
+def _our_judged(fitted: Fitted, test: Part) -> list[Judged]:
+    judged = fitted.judge(test.features)
+    return [judged[name] for name in ("neural_net", "xgboost", "pair")]
+
+
+def _figures(judged: Judged, rows: Rows, settings: Settings) -> dict[str, float]:
+    measured = measure(judged, rows, criteria(settings))
+    return {**measured, **hindsight(judged.score, rows, settings.decision.review_cost)}
+
+
+def load(settings: Settings) -> Transactions:
+    """Return the file's transactions, else simulated ones, thinned like the subset so that it ends soon."""
+    if settings.data is not None:
+        return read_data(settings, Screen(Console(stderr=True)))
+    from training.data import from_frame
+    from training.simulate import simulate
+
+    frauds, genuine = 492, 18_809
+    frame = simulate(frauds + genuine, settings.seed, prevalence=frauds / (frauds + genuine))
+    return weighted(from_frame(frame, "simulated transactions"), 284_315 / genuine)
+
+
+def compare_quality(console: Console, settings: Settings, splits: int, seed: int, command: str) -> None:
+    """Run the splits, print and save what they show."""
+    data = load(settings)
+    outcomes: list[Outcome] = []
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("splits", total=splits)
+        for number in range(seed, seed + splits):
+
+            def note(text: str, number: int = number) -> None:
+                progress.update(task, description=f"split {number}: {text}")
+
+            outcomes.append(run_split(data, settings, number, note))
+            progress.advance(task)
+    gaps = differences(outcomes)
+    document = {
+        "command": command,
+        "machine": machine(),
+        "data": f"{data.name}, {len(data):,} rows, {data.frauds} frauds",
+        "fingerprint": data.fingerprint,
+        "settings": settings.model_dump(mode="json", exclude={"data", "known_samples", "tracking_uri"}),
+        "differences": gaps,
+        "targets": [{"target": t, "value": v, "reached": bool(r)} for t, v, r in targets(outcomes, gaps)],
+        "splits": [
+            {"seed": o.seed, "test_frauds": o.frauds, "figures": o.figures, "seconds": o.seconds}
+            for o in outcomes
+        ],
+    }
+    path = save(document, "quality.json")
+    plot(outcomes, path.with_suffix(".png"), str(document["data"]))
+    print_quality(console, outcomes, document)
+    console.print(f"{document['machine']}\n{command}\n{path}, {path.with_suffix('.png')}", highlight=False)
+
+
+def compare_speed(console: Console, settings: Settings, rounds: int, command: str) -> None:
+    """Fit ours and the original on the same simulated rows in turn; print and save seconds."""
+    import torch
+
+    from training.data import from_frame
+    from training.simulate import simulate
+
+    data = from_frame(simulate(SIMULATED_ROWS, settings.seed), "simulated transactions")
+    split = split_random(data, seed=settings.seed, **PARTS)
+    train = part(data, split.train)
+    torch.set_num_threads(settings.threads)
+    spent: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, _scorer, seconds in _fit_originals(train, settings.seed, settings.threads, lambda _: None):
+            spent.setdefault(name, []).append(seconds)
+        started = time.perf_counter()
+        _fit_ours(data, split, settings)
+        spent.setdefault("our pair", []).append(time.perf_counter() - started)
+    medians = {name: float(np.median(seconds)) for name, seconds in spent.items()}
+    original = sum(medians[name] for name in ORIGINALS)
+    table = Table(title=f"Fit time on {len(data):,} simulated rows, {data.frauds} frauds, {rounds} round(s)")
+    table.add_column("what")
+    table.add_column("seconds", justify="right")
+    for name, seconds in {**medians, "original, both": original}.items():
+        table.add_row(name, f"{seconds:.1f}")
+    console.print(table)
+    ratio = original / medians["our pair"]
+    console.print(f"ours takes 1/{ratio:.1f} of the original's time\n{machine()}\n{command}", highlight=False)
+    save(
+        {"command": command, "machine": machine(), "rows": len(data), "seconds": spent}, "quality-speed.json"
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="CSV or parquet; none: simulated transactions")
+    parser.add_argument("--splits", type=int, default=10, help="number of random splits (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first split (default 0)")
+    parser.add_argument("--speed", action="store_true", help="measure fit time instead of quality")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds of --speed (default 1)")
+    wanted = parser.parse_args(arguments)
+    settings = load_settings({"data": wanted.data} if wanted.data else None)
+    console = Console(width=max(Console().width, 130))
+    command = " ".join(["python -m benchmarks.quality", *arguments])
+    if wanted.speed:
+        compare_speed(console, settings, wanted.rounds, command)
+    else:
+        compare_quality(console, settings, wanted.splits, wanted.seed, command)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,205 @@
+"""What repeated splits say together: paired differences, targets, a table and a plot."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).with_name("results")
+MIN_PRECISION = 0.6  # what the target asks of the decision
+RESAMPLES = 10_000
+Floats = NDArray[np.float64]
+
+OURS = ("our network", "our XGBoost", "our pair")
+ORIGINALS = ("original network", "original XGBoost")
+BASELINES = ("logistic regression", "HistGradientBoosting")
+SHORT = " (70 %)"  # fitted on the training part alone
+COLUMNS = {
+    "auc": "AUC",
+    "average_precision": "AP",
+    "precision": "P",
+    "recall": "R",
+    "f1": "F1",
+    "cost_saved": "saved",
+    "calibration_error": "ECE",
+    "best_recall": "best R at P≥.6",
+    "best_cost_saved": "best saved",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one split showed."""
+
+    seed: int
+    frauds: int
+    figures: Mapping[str, Mapping[str, float]]  # model -> metric -> value on the test part
+    seconds: Mapping[str, float]
+
+
+def column(outcomes: Sequence[Outcome], model: str, metric: str) -> Floats:
+    """Return a metric of a model on every split."""
+    return np.array([outcome.figures[model][metric] for outcome in outcomes])
+
+
+def paired(outcomes: Sequence[Outcome], ours: Floats, theirs: Floats) -> dict[str, float]:
+    """Return the mean difference over splits with a bootstrap interval, and on how many splits ours is above.
+
+    The interval resamples splits. Splits share rows, so it is too narrow for a claim about other data.
+    """
+    difference = ours - theirs
+    rng = np.random.default_rng(0)
+    means = rng.choice(difference, (RESAMPLES, len(difference))).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {
+        "mean": float(difference.mean()),
+        "low": float(low),
+        "high": float(high),
+        "above": int((difference > 0).sum()),
+        "splits": len(outcomes),
+    }
+
+
+def differences(outcomes: Sequence[Outcome]) -> dict[str, dict[str, float]]:
+    """Return how far our pair is above each rival in average precision, and in cost saved."""
+    ap = {name: column(outcomes, name, "average_precision") for name in outcomes[0].figures}
+    better = {suffix: np.maximum(*(ap[name + suffix] for name in ORIGINALS)) for suffix in ("", SHORT)}
+    result = {
+        f"AP: our pair - better original{suffix}": paired(outcomes, ap["our pair"], rival)
+        for suffix, rival in better.items()
+    }
+    for name in (*ORIGINALS, *BASELINES):
+        result[f"AP: our pair - {name}"] = paired(outcomes, ap["our pair"], ap[name])
+    best = {
+        suffix: np.maximum(*(column(outcomes, name + suffix, "best_cost_saved") for name in ORIGINALS))
+        for suffix in ("", SHORT)
+    }
+    ours = column(outcomes, "our pair", "cost_saved")
+    for suffix, rival in best.items():
+        result[f"saved: our pair - better original in hindsight{suffix}"] = paired(outcomes, ours, rival)
+    return result
+
+
+def targets(
+    outcomes: Sequence[Outcome], gaps: Mapping[str, Mapping[str, float]]
+) -> list[tuple[str, str, bool]]:
+    """Return each target, what was reached, and whether that is enough."""
+    ap = gaps["AP: our pair - better original"]
+    cost = gaps["saved: our pair - better original in hindsight"]
+    median = {
+        metric: float(np.median(column(outcomes, "our pair", metric)))
+        for metric in ("auc", "recall", "precision", "calibration_error", "cost_saved")
+    }
+    enough = ap["above"] >= 0.8 * len(outcomes)
+    return [
+        ("AP above the better original on 8 of 10 splits", f"{ap['above']} of {len(outcomes)}", enough),
+        ("AP .02 above it on average", f"{ap['mean']:+.4f}", ap["mean"] >= 0.02),
+        ("median AUC ≥ .985", f"{median['auc']:.4f}", median["auc"] >= 0.985),
+        ("median recall ≥ .86", f"{median['recall']:.3f}", median["recall"] >= 0.86),
+        ("median precision ≥ .60", f"{median['precision']:.3f}", median["precision"] >= MIN_PRECISION),
+        (
+            "calibration error ≤ .001",
+            f"{median['calibration_error']:.5f}",
+            median["calibration_error"] <= 1e-3,
+        ),
+        (
+            "saved ≥ the better original in hindsight",
+            f"{median['cost_saved']:.3f}, {cost['mean']:+.3f}",
+            cost["mean"] >= 0,
+        ),
+    ]
+
+
+def print_quality(console: Console, outcomes: Sequence[Outcome], document: Mapping[str, Any]) -> None:
+    """Print medians by model, paired differences and targets."""
+    table = Table(title=f"{document['data']}, {len(outcomes)} splits, medians at the stream's prevalence")
+    table.add_column("model")
+    for title in COLUMNS.values():
+        table.add_column(title, justify="right")
+    for model in outcomes[0].figures:
+        medians = [float(np.median(column(outcomes, model, metric))) for metric in COLUMNS]
+        cells = [
+            f"{value:.4f}" if metric == "calibration_error" else f"{value:.3f}"
+            for metric, value in zip(COLUMNS, medians, strict=True)
+        ]
+        table.add_row(model, *cells, style="bold" if model in OURS else None)
+    console.print(table)
+    gaps = Table(title="Paired differences, mean over splits with 95 % bootstrap interval")
+    for title in ("difference", "mean", "interval", "above"):
+        gaps.add_column(title)
+    for name, gap in document["differences"].items():
+        interval = f"{gap['low']:+.4f} to {gap['high']:+.4f}"
+        gaps.add_row(name, f"{gap['mean']:+.4f}", interval, f"{gap['above']} of {gap['splits']}")
+    console.print(gaps)
+    for target in document["targets"]:
+        mark = "[green]reached[/green]" if target["reached"] else "[red]not reached[/red]"
+        console.print(f"{target['target']:<48}{target['value']:<16}{mark}")
+
+
+def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
+    """Draw average precision by split and model, and where each model's decisions lie."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = (*ORIGINALS, *BASELINES, *OURS)
+    colors = dict(zip(names, plt.get_cmap("tab10").colors, strict=False))  # type: ignore[attr-defined]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.6), width_ratios=(3, 2), layout="constrained")
+    places = np.arange(len(outcomes))
+    for i, name in enumerate(names):
+        shift = 0.09 * (i - len(names) / 2)
+        ap = column(outcomes, name, "average_precision")
+        left.plot(
+            places + shift, ap, "o", color=colors[name], ms=8 if name == "our pair" else 5, label=f"{name}"
+        )
+        recall, precision = column(outcomes, name, "recall"), column(outcomes, name, "precision")
+        right.plot(recall, precision, "o", color=colors[name], ms=3, alpha=0.35)
+        right.plot(np.median(recall), np.median(precision), "D", color=colors[name], ms=9, mec="black")
+    left.set(xlabel="split", ylabel="average precision", title="Average precision on each split's test part")
+    left.set_xticks(places, [str(outcome.seed) for outcome in outcomes])
+    left.grid(axis="y", alpha=0.3)
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False)
+    right.axhline(MIN_PRECISION, color="grey", ls=":", lw=1)
+    right.axvline(0.86, color="grey", ls=":", lw=1)
+    right.set(xlabel="recall", ylabel="precision", title="Decisions: each split, and the median (diamond)")
+    right.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def machine() -> str:
+    """Return processor, cores, load and software, as far as they decide a figure."""
+    import torch
+    import xgboost
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = [
+            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
+        ]
+        model = found[0] if found else model
+    load = f"load {os.getloadavg()[0]:.1f}"
+    return (
+        f"{model}, {os.cpu_count()} cores, {load}, torch {torch.__version__}, XGBoost {xgboost.__version__}"
+    )
+
+
+def save(document: Mapping[str, Any], name: str) -> Path:
+    """Write a result beside this script; return where."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / name
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return path
