@@ -29,7 +29,7 @@ Source = Annotated[
     ),
 ]
 Epochs = Annotated[
-    int | None, typer.Option(help="Most passes of the network over its rows.", show_default="40")
+    int | None, typer.Option(help="Most passes of the network over its rows.", show_default="30")
 ]
 Protocol = Annotated[
     str | None,

@@ -91,8 +91,8 @@ def _decision(document: Mapping[str, Any], settings: Settings) -> list[str]:
         f"The network is alarmed from score {limits['neural_net']:.6g}, XGBoost from",
         f"{limits['xgboost']:.6g}: none approves, one reviews, both decline. Chosen on validation rows for",
         "recall first at bounded cost: a missed fraud costs its amount, an alarm",
-        f"{costs.review_cost:g}, and at most {costs.cost_slack:.0%} of the amount at risk may be spent",
-        "beyond the cheapest thresholds.",
+        f"{costs.review_cost:g}; at least {costs.min_precision:.0%} of the alarms are to be frauds, and",
+        f"at most {costs.cost_slack:.0%} of the amount at risk may be spent beyond the cheapest such pair.",
         "",
         f"Log-odds of the fraud probability: {_calibration(document['calibration'])}.",
     ]

@@ -11,11 +11,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows kept for fitting, and how the odds of fraud among them differ from the stream's."""
+    """Rows kept for fitting, and how the odds of fraud among them differ from the stream's.
+
+    Attributes
+    ----------
+    rows : intp array of shape (m,)
+        Kept rows in their old order.
+    weight : float64 array of shape (m,)
+        Weight of each kept row for fitting, mean 1 within each class: a weight for frauds means what it says.
+    kept_share : float
+        Odds of fraud in the stream over those among the kept rows; with equal weights this is the share of
+        genuine rows that was kept.
+    """
 
     rows: NDArray[np.intp]
-    weight: NDArray[np.float64]  # per kept row; mean 1 over the kept rows
-    kept_share: float  # genuine weight kept / genuine weight there was, in (0, 1]
+    weight: NDArray[np.float64]
+    kept_share: float
 
 
 def undersample(
@@ -29,23 +40,19 @@ def undersample(
         1 for fraud.
     weight : float64 array of shape (n,)
         Transactions each row stands for; > 0.
-
-    Returns
-    -------
-    Sample
-        Kept rows in their old order. `kept_share` says by how much the odds of fraud were raised.
     """
-    genuine = np.flatnonzero(label == 0)
-    frauds = np.flatnonzero(label == 1)
-    wanted = (
-        len(genuine)
-        if genuine_per_fraud == 0
-        else min(len(genuine), math.ceil(genuine_per_fraud * len(frauds)))
-    )
+    genuine, frauds = np.flatnonzero(label == 0), np.flatnonzero(label == 1)
+    wanted = len(genuine)
+    if genuine_per_fraud:
+        wanted = min(wanted, math.ceil(genuine_per_fraud * len(frauds)))
     kept = rng.choice(genuine, wanted, replace=False) if wanted < len(genuine) else genuine
-    kept_share = float(weight[kept].sum() / weight[genuine].sum())
+    stream_odds = weight[frauds].sum() / weight[genuine].sum()
     rows = np.sort(np.concatenate([kept, frauds]))
-    return Sample(rows, weight[rows] / weight[rows].mean(), kept_share)
+    fitting = weight[rows].copy()
+    for group in (0, 1):
+        inside = label[rows] == group
+        fitting[inside] /= fitting[inside].mean()
+    return Sample(rows, fitting, float(stream_odds / (len(frauds) / len(kept))))
 
 
 def prior_shift(kept_share: float, positive_weight: float = 1.0) -> float:

@@ -50,17 +50,17 @@ class NetworkSettings(Section):
     """Units of each hidden layer, input side first."""
     dropout: float = Field(0.3, ge=0, lt=1)
     """Share of units silenced in each hidden layer while training."""
-    epochs: int = Field(40, ge=1, le=10_000)
+    epochs: int = Field(30, ge=1, le=10_000)
     """Most passes over the training part."""
     batch_rows: int = Field(512, ge=2)
     """Rows in a gradient step."""
-    learning_rate: float = Field(1e-3, gt=0, le=1)
+    learning_rate: float = Field(2e-3, gt=0, le=1)
     """Adam's first step size."""
     weight_decay: float = Field(0.0, ge=0)
     """Adam's L2 penalty on the weights."""
     positive_weight: float = Field(2.0, gt=0)
     """How much a fraud counts in the loss, in genuine rows."""
-    genuine_per_fraud: float = Field(60.0, ge=0)
+    genuine_per_fraud: float = Field(30.0, ge=0)
     """Genuine rows kept per fraud in the training part; 0 keeps all."""
     plateau_factor: float = Field(0.5, gt=0, lt=1)
     """Multiplier of the step size when validation stalls."""
@@ -81,21 +81,27 @@ class XGBoostSettings(Section):
     """Most trees."""
     max_depth: int = Field(6, ge=1, le=20)
     """Most splits from root to leaf."""
-    learning_rate: float = Field(0.1, gt=0, le=1)
+    learning_rate: float = Field(0.2, gt=0, le=1)
     """Shrinkage of each tree."""
     scale_pos_weight: float = Field(10.0, gt=0)
     """How much a fraud counts, in genuine rows."""
     subsample: float = Field(0.8, gt=0, le=1)
     """Share of rows each tree sees."""
-    column_share: float = Field(0.8, gt=0, le=1)
-    """Share of features each tree sees."""
+    columns_per_node: float = Field(0.3, gt=0, le=1)
+    """Share of features each split may choose from."""
+    bins: int = Field(1024, ge=2, le=65_536)
+    """Most values a feature is reduced to; fine, since exact Amounts tell."""
     min_child_weight: float = Field(1.0, ge=0)
     """Least hessian weight of a leaf."""
     regularisation_l2: float = Field(1.0, ge=0)
     """L2 shrinkage of leaf values."""
-    stopping_patience_trees: int = Field(50, ge=1)
-    """Trees without a better validation AUC before boosting ends."""
-    genuine_per_fraud: float = Field(0.0, ge=0)
+    stopping_patience_trees: int = Field(300, ge=1)
+    """Trees without a better validation AUC before boosting ends and is cut back to its best tree.
+
+    As many as there are trees never cuts. On the ULB subset a cut costs: AP .847 without, .785 with 50. The
+    AUC of some 70 validation frauds peaks by chance after a few dozen trees, while AP still rises.
+    """
+    genuine_per_fraud: float = Field(100.0, ge=0)
     """Genuine rows kept per fraud in the training part; 0 keeps all."""
 
 
@@ -104,8 +110,10 @@ class DecisionSettings(Section):
 
     review_cost: float = Field(1.0, gt=0)
     """Cost of one alarm, in the currency of Amount; a missed fraud costs its Amount."""
-    cost_slack: float = Field(0.02, ge=0, lt=1)
-    """Recall first: share of the amount at risk that may be spent beyond the cheapest thresholds."""
+    min_precision: float = Field(0.65, ge=0, lt=1)
+    """Least share of frauds among the alarms on validation rows; 0 leaves the choice to the costs alone."""
+    cost_slack: float = Field(0.05, ge=0, lt=1)
+    """Recall first: share of the amount at risk that may be spent beyond the cheapest thresholds allowed."""
 
 
 class EvaluationSettings(Section):
@@ -171,6 +179,8 @@ class Settings(BaseSettings):
     """Where the network trains; auto takes a GPU when there is one."""
     tracking_uri: str = Field("sqlite:///mlflow.db", min_length=1)
     """MLflow tracking and registry address; MLFLOW_TRACKING_URI overrides the file."""
+    refit: bool = True
+    """Whether both models are fitted again on training and validation rows, once all is chosen."""
     split: SplitSettings = SplitSettings()
     network: NetworkSettings = NetworkSettings()
     xgboost: XGBoostSettings = XGBoostSettings()

@@ -10,21 +10,20 @@ import torch
 from numpy.typing import NDArray
 
 from training.data import Split, Transactions
-from training.decision import Calibration, Thresholds, choose_thresholds, fit_calibration
+from training.decision import Calibration, Costs, Thresholds, choose_thresholds, fit_calibration
 from training.evaluate import Criteria, Figure, Judged, Rows, evaluate
 from training.fit import (
     FittedNetwork,
-    FittedTrees,
     Part,
     fit_network,
-    fit_trees,
     network_scores,
     pick_device,
-    tree_scores,
+    refit_network,
 )
 from training.screen import Report, Screen
 from training.settings import Settings
 from training.source import split_by_protocol
+from training.trees import FittedTrees, fit_trees, refit_trees, tree_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +90,11 @@ def part(data: Transactions, rows: NDArray[np.intp]) -> Part:
 
 
 def fit(data: Transactions, parts: Split, settings: Settings, screen: Screen) -> Fitted:
-    """Fit both models on the training part, calibration and thresholds on the validation part."""
+    """Fit both models on the training part, calibration and thresholds on the validation part.
+
+    Then, unless the settings say otherwise, fit both models again on the two parts together: a quarter more
+    frauds are worth more than anything that could be chosen with them.
+    """
     torch.set_num_threads(settings.threads)
     train_part, validation = part(data, parts.train), part(data, parts.validation)
     with screen.step("Fit the network") as report:
@@ -101,7 +104,20 @@ def fit(data: Transactions, parts: Split, settings: Settings, screen: Screen) ->
     with screen.step("Calibrate, choose thresholds") as report:
         fitted = on_validation(network, trees, validation, settings)
         report(f"network {fitted.thresholds.neural_net:.4g}, XGBoost {fitted.thresholds.xgboost:.4g}")
+    if settings.refit:
+        with screen.step("Fit again with validation") as report:
+            both = part(data, np.sort(np.concatenate([parts.train, parts.validation])))
+            fitted = refit(fitted, both, settings)
+            report(f"{int(both.rows.label.sum())} frauds in {len(both.features):,} rows")
     return fitted
+
+
+def refit(fitted: Fitted, both: Part, settings: Settings) -> Fitted:
+    """Fit both models again on more rows, with the epochs and trees that were found; keep the decision."""
+    device = pick_device(settings.device)
+    network = refit_network(both, fitted.network, settings.network, seed=settings.seed, device=device)
+    trees = refit_trees(both, fitted.trees, settings.xgboost, seed=settings.seed, threads=settings.threads)
+    return replace(fitted, network=network, trees=trees)
 
 
 def _network(train_part: Part, validation: Part, settings: Settings, report: Report) -> FittedNetwork:
@@ -122,7 +138,7 @@ def _trees(train_part: Part, validation: Part, settings: Settings, report: Repor
     report(f"{settings.xgboost.trees} trees at most")
     fitted = fit_trees(train_part, validation, settings.xgboost, seed=settings.seed, threads=settings.threads)
     best = fitted.history[fitted.best_tree]["validation_average_precision"]
-    report(f"best tree {fitted.best_tree + 1} of {len(fitted.history)}, validation AP {best:.3f}")
+    report(f"{fitted.best_tree + 1} trees of {len(fitted.history)}, validation AP {best:.3f}")
     return fitted
 
 
@@ -130,13 +146,13 @@ def on_validation(network: FittedNetwork, trees: FittedTrees, validation: Part, 
     """Fit calibration and thresholds of two fitted models on validation rows."""
     fitted = Fitted(network, trees, Calibration(0.0, 0.5, 0.5), Thresholds(1.0, 1.0))
     scores = fitted.scores(validation.features)
-    thresholds = choose_thresholds(
-        *scores,
-        validation.rows,
-        review_cost=settings.decision.review_cost,
-        cost_slack=settings.decision.cost_slack,
+    wanted = settings.decision
+    costs = Costs(wanted.review_cost, wanted.min_precision, wanted.cost_slack)
+    return replace(
+        fitted,
+        calibration=fit_calibration(*scores, validation.rows),
+        thresholds=choose_thresholds(*scores, validation.rows, costs),
     )
-    return replace(fitted, calibration=fit_calibration(*scores, validation.rows), thresholds=thresholds)
 
 
 def criteria(settings: Settings) -> Criteria:

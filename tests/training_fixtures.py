@@ -1,0 +1,118 @@
+"""A small training and registries of its own: what the tests of training share."""
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from training.data import Transactions, from_frame
+from training.registry import Registry
+from training.screen import Screen
+from training.settings import Settings
+from training.simulate import simulate
+
+SMALL = {
+    "threads": 1,
+    "device": "cpu",
+    "network": {"hidden": [32, 16], "epochs": 6, "batch_rows": 128, "learning_rate": 0.005},
+    "xgboost": {"trees": 20, "max_depth": 3},
+    "evaluation": {"resamples": 40},
+    "gate": {"resamples": 40, "max_calibration_error": 0.05, "latency_budget_ms": 1000.0},
+}
+
+
+def small_settings(**changes: object) -> Settings:
+    """Return settings for models that fit in a second, apart from files and variables."""
+    return Settings.model_validate({**SMALL, **changes})
+
+
+def silent() -> Screen:
+    """Return a screen nobody sees."""
+    return Screen(Console(file=io.StringIO(), width=100))
+
+
+@pytest.fixture(scope="session")
+def few_transactions() -> Transactions:
+    """Return 3,000 simulated rows with 104 frauds; each genuine row stands for 20."""
+    frame = simulate(60_000, 5)
+    genuine = frame[frame["Class"] == 0].iloc[::20].head(2900)
+    frame = frame.loc[sorted([*genuine.index, *frame.index[frame["Class"] == 1]])]
+    frame["sample_weight"] = np.where(frame["Class"] == 0, 20.0, 1.0)
+    return from_frame(frame.reset_index(drop=True), "simulated for tests")
+
+
+@pytest.fixture(scope="session")
+def small_training(few_transactions: Transactions):
+    """Return one training of small models; read only."""
+    from training.train import train
+
+    return train(few_transactions, small_settings(), silent())
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty MLflow database: making its tables takes seconds, copying it none."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Registry(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def registry(empty_database: Path, tmp_path: Path) -> Iterator[Registry]:
+    """Yield a registry that holds nothing yet."""
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_database, path)
+    yield Registry(f"sqlite:///{path}")
+
+
+@pytest.fixture(scope="session")
+def published(empty_database: Path, small_training, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with `mlflow.db` where the small training is release 1, not promoted; read only."""
+    from training.publish import publish
+
+    folder = tmp_path_factory.mktemp("published")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    publish(Registry(f"sqlite:///{folder}/mlflow.db"), small_training, "tests")
+    return folder
+
+
+@pytest.fixture
+def released(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Return a registry with release 1 (not promoted) and an empty BentoML store of its own."""
+    shutil.copy(published / "mlflow.db", tmp_path / "mlflow.db")
+    use_store(tmp_path / "bentoml", monkeypatch)
+    return Registry(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def use_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let BentoML keep its models in `home`."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    (home / "models").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("BENTOML_HOME", str(home))
+    BentoMLContainer.model_store.reset()
+    BentoMLContainer.bentoml_home.reset()
+    BentoMLContainer.bentoml_home.set(str(home))
+
+
+def copy_release(registry: Registry, times: int = 1) -> list[str]:
+    """Register the files of release 1 again and return the numbers of the new releases."""
+    from training.registry import NETWORK, RELEASE, TREES
+
+    first = registry.release("1")
+    numbers = []
+    for _ in range(times):
+        version = {name: registry.client.get_model_version(name, "1") for name in (NETWORK, TREES, RELEASE)}
+        network, trees = (
+            registry.register(name, version[name].source, str(version[name].run_id), version[name].tags)
+            for name in (NETWORK, TREES)
+        )
+        tags = {**first.tags, "network_version": network, "xgboost_version": trees}
+        numbers.append(registry.register(RELEASE, version[RELEASE].source, first.run_id, tags))
+    return numbers
+
+

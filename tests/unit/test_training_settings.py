@@ -1,0 +1,94 @@
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from training.__main__ import app
+from training.errors import SettingsError
+from training.settings import DEFAULT_CONFIG, Section, Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "TRAINING__SEED", "TRAINING__CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_flag_beats_variable_beats_file(monkeypatch):
+    assert load_settings().network.epochs == yaml.safe_load(DEFAULT_CONFIG.read_text())["network"]["epochs"]
+    monkeypatch.setenv("TRAINING__NETWORK__EPOCHS", "5")
+    assert load_settings().network.epochs == 5
+    settings = load_settings({"network": {"epochs": 3}})
+    assert settings.network.epochs == 3
+    assert settings.network.hidden == (512, 256, 128, 64)
+
+
+def test_mlflow_variable_keeps_its_meaning_below_our_own(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    assert load_settings().tracking_uri == "http://tracking:5000"
+    monkeypatch.setenv("TRAINING__TRACKING_URI", "sqlite:///other.db")
+    assert load_settings().tracking_uri == "sqlite:///other.db"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("TRAINING__SEEED", "1", "TRAINING__SEEED is not a setting"),
+        ("TRAINING__NETWORK__EPOCH", "1", r"network\.epoch: Extra inputs"),
+        ("TRAINING__NETWORK__DROPOUT", "1.5", r"network\.dropout: Input should be less than 1"),
+        ("TRAINING__PROTOCOL", "weekly", "protocol"),
+        ("TRAINING__SPLIT__TEST_SHARE", "0", r"split\.test_share"),
+        ("TRAINING__DECISION__REVIEW_COST", "free", r"decision\.review_cost"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(monkeypatch, variable, value, message):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=message) as caught:
+        load_settings()
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["network: [", "- 1", "nothing: 1"])
+def test_broken_file_is_refused(monkeypatch, tmp_path, text):
+    path = tmp_path / "training.yaml"
+    path.write_text(text)
+    monkeypatch.setenv("TRAINING__CONFIG", str(path))
+    with pytest.raises(SettingsError):
+        load_settings()
+
+
+def test_missing_file_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRAINING__CONFIG", str(tmp_path / "none.yaml"))
+    with pytest.raises(SettingsError, match=r"none\.yaml"):
+        load_settings()
+
+
+def _fields(model, prefix=""):
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _fields(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def test_every_setting_is_explained_and_in_the_file():
+    values = yaml.safe_load(DEFAULT_CONFIG.read_text())
+    for path, field in _fields(Settings):
+        assert field.description, path
+        part = values
+        for name in path.split("."):
+            assert name in part, f"{path} is not in {DEFAULT_CONFIG.name}"
+            part = part[name]
+
+
+def test_help_states_the_defaults_of_the_file():
+    text = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    settings = load_settings()
+    for flag, default in (
+        ("--seed", settings.seed),
+        ("--epochs", settings.network.epochs),
+        ("--protocol", settings.protocol),
+        ("--genuine-weight", settings.genuine_weight),
+    ):
+        line = next(line for line in text.splitlines() if flag in line)
+        assert f"[default: ({default})]" in line or f"[default: {default}]" in line
