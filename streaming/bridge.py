@@ -121,9 +121,12 @@ class Bridge(Listener):
         self._look_around()
 
     def _take(self, timeout_ms: int) -> None:
+        begun = time.monotonic()
         records = self._poll(timeout_ms, self._service.max_batch_records)
         if self._pipeline.failure is not None or self._must_recover:
             return  # fetched beyond the place to go back to: it will be fetched again
+        if records:
+            self._metrics.spent("fetch", time.monotonic() - begun)
         for batch in split(records, self._service.max_batch_records, self._service.max_batch_bytes):
             self._pipeline.submit(batch)
 

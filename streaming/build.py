@@ -39,6 +39,7 @@ def build_bridge(settings: Settings, metrics: Metrics, classifier: Classifier | 
         f"{settings.bridge.group}.{settings.bridge.instance_id}",
         topics.input.name,
         {"decision": topics.output, "dead_letter": topics.dead_letter},
+        metrics.spent,
     )
     guard = GroupGuard(settings)
     publisher = Publisher(source, sink, _limits(topics), metrics)

@@ -61,13 +61,17 @@ class _Decision:
         self._attempts: dict[int, int] = {}
 
     def run(self) -> list[Outcome]:
+        begun = time.monotonic()
         for index, record in enumerate(self._batch.records):
             found = inspect(record.value)
             if isinstance(found, Rejection):
                 self._outcomes[index] = found
             else:
                 self._identities[index] = found
+        inspected = time.monotonic()
+        self._metrics.spent("inspect", inspected - begun)
         self._ask(list(self._identities))
+        self._metrics.spent("classify", time.monotonic() - inspected)
         return [self._outcomes[index] for index in range(len(self._batch))]
 
     def _ask(self, indexes: list[int]) -> None:

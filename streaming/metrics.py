@@ -69,6 +69,9 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._stages = Counter(
+            "bridge_stage_seconds", "Time spent, by stage; stages overlap", ["stage"], registry=registry
+        )
         self._paused = Counter("bridge_paused_seconds", "Time with fetching paused", registry=registry)
         self._rebalances = Counter(
             "bridge_rebalances", "Rebalances by what they did", ["kind"], registry=registry
@@ -115,6 +118,10 @@ class Metrics:
         self.summary.add(
             decided=len(outcomes) - dead, dead_letters=dead, transactions=1, transaction_s=seconds
         )
+
+    def spent(self, stage: str, seconds: float) -> None:
+        """Note time spent in a stage."""
+        self._stages.labels(stage).inc(seconds)
 
     def aborted(self) -> None:
         """Note a transaction that was given up."""

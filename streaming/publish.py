@@ -63,6 +63,7 @@ class Publisher:
         offsets: dict[int, int] = {}
         for batch, _ in ready:
             offsets |= batch.next_offsets()
+        self._metrics.spent("write", time.monotonic() - begun)
         self._sink.publish(outputs, offsets, membership)
         self._metrics.published(outcomes, time.monotonic() - begun)
 

@@ -3,7 +3,7 @@
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
@@ -40,15 +40,23 @@ class TransactionalSink(Sink):
         Topic whose offsets are committed.
     outlets : mapping of str to Topic
         Kind of output to its topic.
+    spent : callable
+        Told a stage and the seconds spent in it.
     """
 
     def __init__(
-        self, settings: Settings, transactional_id: str, source: str, outlets: Mapping[str, Topic]
+        self,
+        settings: Settings,
+        transactional_id: str,
+        source: str,
+        outlets: Mapping[str, Topic],
+        spent: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> None:
         self._settings = settings
         self._transactional_id = transactional_id
         self._source = source
         self._outlets = dict(outlets)
+        self._spent = spent
         self._thread: DeadlineThread | None = None
         self._producer: Any = None
 
@@ -116,19 +124,27 @@ class TransactionalSink(Sink):
         offsets: Mapping[int, int],
         membership: Membership,
     ) -> None:
-        deadline = time.monotonic() + self._settings.bridge.transaction_deadline_s
+        begun = time.monotonic()
+        deadline = begun + self._settings.bridge.transaction_deadline_s
         producer.begin_transaction()
         futures = [self._send(producer, output) for output in outputs]
-        producer.flush(max(0.0, deadline - time.monotonic()))
+        sent = time.monotonic()
+        producer.flush(max(0.0, deadline - sent))
         for future in futures:
             # commit_transaction() can succeed after sends have failed: look at each first.
             future.get(max(0.0, deadline - time.monotonic()))
+        acknowledged = time.monotonic()
         positions = {
             TopicPartition(self._source, partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in offsets.items()
         }
         producer.send_offsets_to_transaction(positions, membership)
+        offsets_taken = time.monotonic()
         producer.commit_transaction()
+        self._spent("send", sent - begun)
+        self._spent("acknowledge", acknowledged - sent)
+        self._spent("offsets", offsets_taken - acknowledged)
+        self._spent("commit", time.monotonic() - offsets_taken)
 
     def _send(self, producer: Any, output: OutputRecord) -> Any:
         # The partition of the input is kept, so the order within a partition and a key is.
