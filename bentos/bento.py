@@ -12,6 +12,7 @@ from typing import Any, NoReturn, cast
 from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
 from _bentoml_sdk.service import Service  # type: ignore[import-untyped]
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, Optimizer
+from bentoml.models import BentoModel
 
 from bentos import cork
 from bentos.asgi import Application, Receive, Scope, Send
@@ -88,9 +89,12 @@ class GatewayService(ConfiguredService):
             }
         )
         try:
-            hand_down(find_release(settings.release))
+            release = find_release(settings.release)
         except ReleaseError as error:
             _give_up(str(error), status=1)
+        hand_down(release)
+        # What `bentoml build` packs: the pair, never the newest of each.
+        self.models = [BentoModel(release.neural_net_tag), BentoModel(release.xgboost_tag)]
 
     def __call__(self) -> Gateway:
         """Make the instance and keep it for the front door."""

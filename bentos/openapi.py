@@ -25,6 +25,16 @@ EXAMPLE_TRANSACTION: dict[str, Any] = {
     "transaction_id": "T-17",
     **dict(zip(FEATURE_NAMES, (3600.0, *EXAMPLE_COMPONENTS, 42.5), strict=True)),
 }
+EXAMPLE_DECISION: dict[str, Any] = {
+    "transaction_id": "T-17",
+    "decision": "review",
+    "is_fraud": True,
+    "fraud_probability": 0.0312,
+    "risk_level": "MEDIUM",
+    "scores": {"neural_net": 0.91, "xgboost": 0.08},
+    "release": "12",
+    "models": {"neural_net": "fraud_neural_net:12", "xgboost": "fraud_xgboost:12"},
+}
 
 
 class FaultDetail(BaseModel):
@@ -123,7 +133,10 @@ def _classify(settings: Settings) -> dict[str, Any]:
             "many": {"summary": "A list", "value": [EXAMPLE_TRANSACTION, _other_example()]},
         },
     }
-    answer = {"schema": one_or_many("Decision", settings.request.max_transactions)}
+    answer = {
+        "schema": one_or_many("Decision", settings.request.max_transactions),
+        "examples": {"one": {"summary": "One decision", "value": EXAMPLE_DECISION}},
+    }
     retry = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
     return {
         "operationId": "classify",
