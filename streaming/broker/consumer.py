@@ -10,6 +10,7 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import (
     CooperativeStickyAssignor,
 )
+from kafka.structs import MemberState
 
 from streaming.batch import InputRecord
 from streaming.broker.connection import QUIET, client_config, translated
@@ -70,12 +71,20 @@ class GroupSource(Source):
             if getattr(error, "retriable", False):
                 return []
             raise translated(error, f"Reading {self._topic}") from error
+        self._keep_joining()
         self._notice_rejoining()
         records = []
         for place, ones in found.items():
             self._first_seen.setdefault(place.partition, ones[0].offset)
             records += [_record(one) for one in ones]
         return records
+
+    def _keep_joining(self) -> None:
+        # When the metadata made the leader join again and a poll ends before the answer is there,
+        # kafka-python 3.0.12 forgets the join: no assignment, no heartbeat, for ever.
+        coordinator = self._consumer._coordinator
+        if self._consumer.group_metadata().state == MemberState.REBALANCING and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
 
     def _notice_rejoining(self) -> None:
         # Evicted and back, a consumer has another member id. kafka-python keeps its old positions in

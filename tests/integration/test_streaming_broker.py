@@ -276,6 +276,18 @@ def poll_until(source: GroupSource, count: int) -> list[InputRecord]:
     return found
 
 
+def test_a_join_that_outlasts_a_poll_is_not_forgotten(settings: Settings, topics: Topics) -> None:
+    feed(settings, b"0")
+    source = GroupSource(settings)
+    source.start(Silent())
+    deadline = time.monotonic() + 20
+    # Each poll ends long before the coordinator answers; the second join, for the metadata, was forgotten.
+    while not source.poll(1, 10) and time.monotonic() < deadline:
+        pass
+    assert source.lags()
+    source.close()
+
+
 def test_bytes_that_no_deserializer_likes_come_as_they_are(settings: Settings, topics: Topics) -> None:
     feed(settings, b"\xff\x00", b"", b"{}")
     source = GroupSource(settings)
