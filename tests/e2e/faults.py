@@ -144,12 +144,12 @@ class World:
             "STREAMING__BRIDGE__SESSION_TIMEOUT_MS": str(SESSION_MS),
             "STREAMING__SERVICE__REQUEST_TIMEOUT_S": "2",
             "STREAMING__SERVICE__BACKOFF_MAX_S": "0.5",
+            "STREAMING__SERVICE__CLASSIFY_URL": self.classify_url,
             "STREAMING__METRICS__PORT": "0",
             **{f"STREAMING__{key}": str(value) for key, value in settings.items()},
         }
         command = [
             *(sys.executable, "-m", "streaming", "bridge", "--bootstrap-servers", self.servers),
-            *("--classify-url", self.classify_url),
             *(
                 "--input-topic",
                 self.input,
