@@ -8,24 +8,27 @@ former with the weight that makes 284,315 of them; the 25 frauds in both were co
 
 Each class is a mixture of groups, and each group a t copula: a latent row ``z * sqrt(d / chi2_d)`` with
 ``z`` normal and correlated, of which every feature is a monotone function. The function runs through
-weighted quantiles of the feature in that group (the knots), which fixes mean, spread, skew and tails;
-the correlation is that of normal scores, shrunk towards none in the small groups; ``d`` is the
-likeliest of 3 to 20 for the genuine rows, and smaller where a group is all tail.
+weighted quantiles of the feature in that group (the knots), which fixes mean, spread, skew and tails; an
+amount that is common, such as 1.00, has a knot at either end of its share. The correlation is a mean of
+those of normal scores, of ranks (`usual`) and of values (`far`, `moderate`, `extreme`), shrunk towards
+none in the small groups; ``d`` is the likeliest of 3 to 20 for the genuine rows, and smaller where a
+group is all tail.
 
 ========  ============================================================================================
 usual     genuine, 99 %
-far       genuine, the 1 % farthest from the mean: large amounts, heavy tails in many features at once
-odd       genuine, the 0.15 % that a cross-validated logistic regression finds most suspicious
+far       genuine, like the 1 % farthest from the mean: large amounts, tails in many features at once
+odd       genuine, like the 0.15 % that a cross-validated logistic regression suspects most
 hidden    fraud that looks genuine: scored below the top 0.25 % of genuine rows by cross-validated trees
 moderate  fraud in between
 extreme   the other frauds with V17 < -8
 ========  ============================================================================================
 
 A few genuine rows in 100,000 are drawn from `moderate` and `extreme`: what every model takes for fraud.
-That share and the share of `hidden` were adjusted until logistic regression and boosted trees found the
-invented rows as hard as the real ones. Time follows the hourly counts of each class, in the order of a
-latent variable that is correlated with the features, so they drift over the two days as in the real
-set; and as there, some rows are exact repeats. Between real days, customers or cards there are no links.
+Their share and those of `far`, `odd` and `hidden` are not counted but adjusted, until logistic
+regression and boosted trees found the invented rows as hard as the real ones. Time follows the hourly
+counts of each class (those of fraud smoothed), in the order of a latent variable that is correlated with
+the features, so they drift over the two days as in the real set; and as there, some rows are exact
+repeats. There are no customers or cards: nothing links one transaction to another.
 """
 
 import json
@@ -120,6 +123,7 @@ def _draw_group(rng: np.random.Generator, name: str, rows: int) -> FloatArray:
     freedom = group["degrees_of_freedom"]
     # Time is only ranked: the rows that are extreme in many features are not extreme in time.
     latent[1:] *= np.sqrt(freedom / rng.chisquare(freedom, rows))
+    latent[0] += group["time_shift"]
     for row, column in zip(latent[1:], FEATURES[1:], strict=True):
         positions, digits = ("amount_latent", 2) if column == "Amount" else ("latent", 6)
         row[:] = np.round(np.interp(row, group[positions], group["knots"][column]), digits)
