@@ -6,6 +6,7 @@ BentoML asks a service for its configuration and its ASGI application; both are 
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, NoReturn, cast
 
@@ -79,6 +80,8 @@ class GatewayService(ConfiguredService):
     def configure(self, settings: Settings) -> None:
         """Set address, TLS and workers, and settle which release every process loads."""
         super().configure(settings)
+        # In a container BentoML would not start a dead runner again; ours comes back everywhere.
+        os.environ.pop("BENTOML_CONTAINERIZED", None)
         self.config.update(
             {
                 "workers": settings.gateway.workers,

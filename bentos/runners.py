@@ -93,6 +93,7 @@ class XGBoostRunner:
 def _open_session(path: str, threads: int) -> InferenceSession:
     import onnxruntime  # only this process pays for it
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
