@@ -24,6 +24,8 @@ from streaming.settings import ServiceSettings, read_secret
 
 # An answer is about 400 bytes a transaction; whatever sends more than this is no scoring service.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# Whoever asks whether the bridge is ready does not wait long either.
+READY_TIMEOUT_S = 2.0
 
 
 class Classifier(ABC):
@@ -103,8 +105,9 @@ class HttpClassifier(Classifier):
 
     def is_ready(self) -> bool:
         """See `Classifier.is_ready`."""
+        address = httpx.URL(self._settings.classify_url).join("/readyz")
         try:
-            return self._client.get(httpx.URL(self._settings.classify_url).join("/readyz")).status_code == 200
+            return self._client.get(address, timeout=READY_TIMEOUT_S).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -42,12 +42,13 @@ class Replayed:
         return self.transactions / self.seconds if self.seconds else 0.0
 
 
-def replay(
+def replay(  # what, where to, how fast, and who is told
     transactions: Iterable[Transaction],
     outlet: Outlet,
     topic: str,
     pace: Pace,
     report: Callable[[int], None] = lambda sent: None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Replayed:
     """Send transactions at a pace until they end.
 
@@ -59,6 +60,8 @@ def replay(
     pace : Pace
     report : callable
         Told the number sent after each lot.
+    is_stopped : callable
+        Whether to end before the transactions do.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def replay(
     rows = iter(transactions)
     begun = time.perf_counter()
     sent = 0
-    while True:
+    while not is_stopped():
         lot = list(itertools.islice(rows, pace.next_lot()))
         if not lot:
             break

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -44,17 +44,21 @@ def run_redrive(settings: Settings, reason: str | None, *, is_dry: bool) -> None
         with Reader(settings.kafka, _group(settings, "redrive", which)) as reader:
             return reader.committed(names.dead_letter)
 
-    with (
-        Reader(settings.kafka, group) as reader,
-        _sink(settings, group, names.dead_letter, REDRIVEN, target) as sink,
-    ):
+    with ExitStack() as stack:
+        # One identity for all reasons, so that two redrives cannot run at once; started before anything
+        # is read, so that what a killed one left open is aborted.
+        identity = _group(settings, "redrive")
+        sink = None
+        if not is_dry:
+            sink = stack.enter_context(_sink(settings, identity, names.dead_letter, REDRIVEN, target))
+        reader = stack.enter_context(Reader(settings.kafka, group))
         first, last = (reader.resolve(names.dead_letter, bound) for bound in ("earliest", "latest"))
         starts = {
             partition: max(offset, done(reason).get(partition, 0)) for partition, offset in first.items()
         }
         letters = reader.read(names.dead_letter, starts, last)
         with counting("dead letters sent") as report:
-            result = redrive(letters, None if is_dry else sink, alone_in(group), done, reason, report)
+            result = redrive(letters, sink, alone_in(group), done, reason, report)
     _print_redriven(result, names.dead_letter, names.input, is_dry=is_dry)
 
 
@@ -113,13 +117,15 @@ def run_backfill(
     with Admin(settings.kafka) as admin:
         target = admin.find(names.output) or admin.create(names.output, source.partitions, names)
     group = _group(settings, "backfill", names.output, begin, end)
-    with Reader(settings.kafka, group) as reader:
+    with (
+        _sink(settings, group, names.input, DECISION, target) as sink,
+        Reader(settings.kafka, group) as reader,
+    ):
         starts, ends = (reader.resolve(names.input, bound) for bound in (begin, end))
         done = reader.committed(names.input)
         rest = {partition: max(offset, done.get(partition, 0)) for partition, offset in starts.items()}
         earlier = _earlier(settings, compare_topic, rest, ends)
-        with _sink(settings, group, names.input, DECISION, target) as sink:
-            comparison = _backfill(settings, reader.read(names.input, rest, ends), sink, group, earlier)
+        comparison = _backfill(settings, reader.read(names.input, rest, ends), sink, group, earlier)
     if report_file is not None:
         report_file.write_text(comparison.as_json() + "\n", encoding="utf-8")
     _print_comparison(comparison, names.output)

@@ -76,6 +76,8 @@ def run_replay(settings: Settings, data: str, limit: int | None, *, is_looping: 
     StreamingError
         When the file cannot be read or the broker does not take them.
     """
+    stopped = threading.Event()
+    _on_signal(stopped.set)
     prepare_topics(settings)
     feed = Feed(settings.kafka, settings.replay.delivery_timeout_s)
     rows = limit or settings.replay.simulated_rows
@@ -87,6 +89,7 @@ def run_replay(settings: Settings, data: str, limit: int | None, *, is_looping: 
                 settings.topics.input,
                 Pace(settings.replay.rate, settings.replay.tick_ms / 1000),
                 report,
+                stopped.is_set,
             )
     finally:
         feed.close()
