@@ -9,6 +9,7 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,9 @@ def _read_parquet(
     types = [*(pa.float64() for _ in numbers), *(pa.string() for _ in texts)]
     with _open_parquet(path) as file:
         _refuse_text_columns(path, file.schema_arrow, numbers)
-        batches = file.iter_batches(batch_size=rows, columns=names)
+        # Group by group: asked for all at once, Arrow reads ahead without bound.
+        groups = (file.iter_batches(rows, row_groups=[i], columns=names) for i in range(file.num_row_groups))
+        batches = chain.from_iterable(groups)
         while (batch := _next_batch(path, batches)) is not None:
             columns = [batch.column(n).cast(t, safe=False) for n, t in zip(names, types, strict=True)]
             yield pa.record_batch(columns, names=names)
@@ -230,7 +233,8 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         if path.suffix.lower() == ".parquet":
-            frame.to_parquet(part, index=False, compression="zstd")
+            # A reader in chunks holds a row group at a time.
+            frame.to_parquet(part, index=False, compression="zstd", row_group_size=65_536)
         else:
             pacsv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), part)
         part.replace(path)
