@@ -18,6 +18,13 @@ from streaming.settings import Settings
 
 _numbers = itertools.count(1)
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Bear with sockets that kafka-python leaves to the garbage collector when a client is closed."""
+    warning = "pytest.PytestUnraisableExceptionWarning"
+    config.addinivalue_line("filterwarnings", f"ignore:Exception ignored in. <socket.socket:{warning}")
+
+
 MakeSettings = Callable[..., Settings]
 
 

@@ -175,19 +175,6 @@ def test_a_refusal_ends_the_bridge_loudly(world: World) -> None:
     assert not read_topic(world.servers, world.letters)
 
 
-def test_a_fallen_network_stays_out_of_the_dead_letters(world: World) -> None:
-    world.script("status", 503)
-    bridge = world.start_bridge("a")
-    produce(world, *[(b"k", json.dumps(good(transaction_id=str(n))).encode()) for n in range(20)])
-    wait_until(lambda: world.requests() > 3, 40, "nothing asked")
-    assert bridge.poll() is None
-    world.script("ok")
-    finish(world)
-    report = world.report()
-    assert report.is_clean, report
-    assert (report.decided, report.dead_letters) == (20, 0)
-
-
 def test_redrive_sends_each_letter_back_once(world: World) -> None:
     produce(world, (b"a", b"{"), (b"b", b"{}"), (b"c", None), (b"d", json.dumps(good()).encode()))
     world.start_bridge("a")
