@@ -47,6 +47,7 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._is_flush_planned = False
+        self._seen_rows = 0
         self.queued_rows = 0
 
     async def submit(self, transactions: Sequence[Any]) -> Sequence[Any]:
@@ -77,13 +78,24 @@ class Batcher:
         return waiting.answer
 
     def _plan_flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Flush after the requests that this turn of the loop has already read."""
         if not self._is_flush_planned and len(self._running) < self._settings.max_batches_in_flight:
             self._is_flush_planned = True
-            loop.call_soon(self._flush)
+            self._seen_rows = 0
+            loop.call_soon(self._flush_when_quiet, loop)
+
+    def _flush_when_quiet(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Flush as soon as a turn of the loop has brought nothing more, or enough is there.
+
+        A hop costs as much as ten requests: a busy gateway gathers, an idle one loses one turn, some 10 µs.
+        """
+        if self._seen_rows < self.queued_rows < self._settings.gather_rows:
+            self._seen_rows = self.queued_rows
+            loop.call_soon(self._flush_when_quiet, loop)
+            return
+        self._is_flush_planned = False
+        self._flush()
 
     def _flush(self) -> None:
-        self._is_flush_planned = False
         while self._queue and len(self._running) < self._settings.max_batches_in_flight:
             task = asyncio.get_running_loop().create_task(self._run(self._take()))
             self._running.add(task)
@@ -106,7 +118,7 @@ class Batcher:
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if self._queue:
-            self._flush()
+            self._plan_flush(asyncio.get_running_loop())
 
     async def _run(self, batch: list[_Waiting]) -> None:
         waited_s = asyncio.get_running_loop().time() - batch[0].since

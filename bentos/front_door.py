@@ -6,7 +6,6 @@ answered here goes to BentoML's application, and nothing else gets that far.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -25,6 +24,7 @@ from bentos.asgi import (
     read_body,
     send_answer,
 )
+from bentos.body_clock import BodyClock
 from bentos.desk import Answer, Desk
 from bentos.errors import (
     BodyTimeoutError,
@@ -86,6 +86,7 @@ class FrontDoor:
         self._settings = settings
         self._guard = Guard(settings.security)
         self._gateway = gateway
+        self._clock = BodyClock(settings.request.body_timeout_s)
         self._requests = 0
         self._buffered_bytes = 0
 
@@ -165,8 +166,7 @@ class FrontDoor:
         self._requests += 1
         self._buffered_bytes += expected
         try:
-            async with asyncio.timeout(limits.body_timeout_s):
-                return await read_body(receive, limits.max_body_bytes)
+            return await self._clock.bound(read_body(receive, limits.max_body_bytes))
         except TimeoutError:
             raise BodyTimeoutError("The body did not arrive in time.") from None
         except BodyOverLimitError:

@@ -60,6 +60,9 @@ class GatewaySettings(Section):
     """How requests are gathered before the hop to the runners."""
 
     max_batch_rows: int = Field(4096, ge=1, description="Most rows in one hop; a longer list takes several.")
+    gather_rows: int = Field(
+        48, ge=1, description="Rows that leave at once; fewer leave when a turn of the loop brings no more."
+    )
     max_batches_in_flight: int = Field(
         2, ge=1, description="Hops under way at once; what arrives meanwhile is gathered into the next."
     )
