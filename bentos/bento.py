@@ -15,7 +15,7 @@ from _bentoml_sdk.service import Service  # type: ignore[import-untyped]
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, Optimizer
 from bentoml.models import BentoModel
 
-from bentos import cork
+from bentos import cork, metrics_folder
 from bentos.asgi import Application, Receive, Scope, Send
 from bentos.errors import ReleaseError
 from bentos.front_door import FrontDoor, Gateway
@@ -82,6 +82,7 @@ class GatewayService(ConfiguredService):
         super().configure(settings)
         # In a container BentoML would not start a dead runner again; ours comes back everywhere.
         os.environ.pop("BENTOML_CONTAINERIZED", None)
+        metrics_folder.choose()
         self.config.update(
             {
                 "workers": settings.gateway.workers,

@@ -1,6 +1,7 @@
 """A closed service: keys from a file, TLS, small limits, slow callers; and the log of it all."""
 
 import json
+import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -81,6 +82,18 @@ def closed(small_home: Path, trusted: Any, tmp_path_factory: pytest.TempPathFact
 def client(closed: Served, trusted: ssl.SSLContext) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=closed.url, verify=trusted, timeout=20) as opened:
         yield opened
+
+
+def test_two_services_on_one_store_count_apart(
+    closed: Served, served: Served, client: httpx.Client, transaction: dict[str, Any]
+) -> None:
+    assert client.post("/classify", content=encoded(transaction), headers={**JSON, **KEY}).status_code == 200
+    assert client.post("/classify", content=b"x" * 9000, headers={**JSON, **KEY}).status_code == 413
+    mine = client.get("/metrics", headers=KEY).text
+    assert re.search(r'fraud_requests_total{status="413"} [1-9]', mine)
+    other = httpx.get(f"{served.url}/metrics", timeout=10).text
+    assert "fraud_release_info{" in other and "fraud_release_info{" in mine
+    assert not re.search(r'fraud_requests_total{status="413"}', other)
 
 
 def test_keys_open_and_nothing_else_does(client: httpx.Client, transaction: dict[str, Any]) -> None:
