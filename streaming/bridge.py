@@ -70,6 +70,8 @@ class Bridge(Listener):
         self._backoff = Backoff(0.2, 2.0)
         self._fencings: list[float] = []
         self._must_recover = False
+        self._recoveries = 0
+        self._recovered_at = 0.0
         self._lag_at = 0.0
         self._paused_since: float | None = None
 
@@ -156,6 +158,7 @@ class Bridge(Listener):
         self._raise_if_hopeless(failure)
         self._must_recover = True
         self._pipeline.drop(self._bridge.transaction_deadline_s + 1)
+        self._slow_down()
         if failure is not None:
             log.warning("transaction_abandoned", error=str(failure) or type(failure).__name__)
             self._metrics.aborted()
@@ -175,6 +178,15 @@ class Bridge(Listener):
             else:
                 self._must_recover = False
                 return
+
+    def _slow_down(self) -> None:
+        # A topic that refuses every transaction must not be hammered.
+        if self._metrics.last_progress > self._recovered_at:
+            self._recoveries = 0
+        if self._recoveries:
+            self._backoff.wait(self._recoveries, self._stopping)
+        self._recoveries += 1
+        self._recovered_at = time.monotonic()
 
     def _raise_if_hopeless(self, failure: BaseException | None) -> None:
         if isinstance(failure, Fenced):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
@@ -12,6 +13,7 @@ from streaming.errors import (
     Fenced,
     MessageTooLarge,
     PublishFailed,
+    SettingsError,
     StreamingError,
 )
 from streaming.settings import KafkaSettings, read_secret
@@ -64,11 +66,17 @@ def _tls(settings: KafkaSettings) -> dict[str, Any]:
         "ssl_certfile": settings.ssl_certfile,
         "ssl_keyfile": settings.ssl_keyfile,
     }
-    config: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
+    config: dict[str, Any] = {name: _readable(name, path) for name, path in files.items() if path is not None}
     config["ssl_check_hostname"] = settings.ssl_check_hostname
     if settings.ssl_password is not None:
         config["ssl_password"] = settings.ssl_password.get_secret_value()
     return config
+
+
+def _readable(name: str, path: Path) -> str:
+    if not path.is_file():
+        raise SettingsError(f"kafka.{name} names {path}, which does not exist.")
+    return str(path)
 
 
 def _sasl(settings: KafkaSettings) -> dict[str, Any]:

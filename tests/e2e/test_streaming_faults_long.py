@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.brokers import GenuineBroker
-from tests.e2e.faults import World
+from tests.e2e.faults import World, wait_until
 
 pytestmark = [
     pytest.mark.e2e_long,
@@ -79,6 +79,25 @@ def test_the_broker_goes_and_comes_back(how: str, own_broker: GenuineBroker, tmp
                     f"\n{how}: 300 records further {time.monotonic() - begun:.1f} s after the broker was back"
                 )
         judge(world, f"broker {how}")
+
+
+def test_sigterm_is_obeyed_though_the_broker_is_frozen(own_broker: GenuineBroker, tmp_path: Path) -> None:
+    with World(own_broker.address, tmp_path) as world:
+        bridge = world.start_bridge("a")
+        with world.feed(300):
+            world.wait_progress(300, 60)
+            os.killpg(own_broker.process.pid, signal.SIGSTOP)
+            time.sleep(3.0)
+            begun = time.monotonic()
+            os.kill(bridge.pid, signal.SIGTERM)
+            wait_until(lambda: bridge.poll() is not None, 15, "the bridge did not end")
+            print(f"\nSIGTERM with the broker frozen: ended after {time.monotonic() - begun:.1f} s")
+            assert time.monotonic() - begun < 10
+            assert bridge.poll() == 0
+            os.killpg(own_broker.process.pid, signal.SIGCONT)
+            world.start_bridge("a")
+            world.wait_progress(300, 60)
+        judge(world, "SIGTERM while the broker was frozen")
 
 
 def _interrupt(broker: GenuineBroker, how: str) -> None:

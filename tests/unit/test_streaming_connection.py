@@ -21,6 +21,7 @@ from streaming.errors import (
     Fenced,
     MessageTooLarge,
     PublishFailed,
+    SettingsError,
     StreamingError,
 )
 from streaming.settings import KafkaSettings, Settings
@@ -29,6 +30,8 @@ from tests.integration.test_streaming_broker import Silent
 
 def test_tls_and_sasl_are_passed_through(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("hush\n")
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).touch()
     settings = KafkaSettings(
         bootstrap_servers="one:1, two:2",
         security_protocol="SASL_SSL",
@@ -50,6 +53,12 @@ def test_tls_and_sasl_are_passed_through(tmp_path: Path) -> None:
     assert (config["sasl_plain_username"], config["sasl_plain_password"]) == ("bridge", "hush")
     assert set(config) <= set(KafkaProducer.DEFAULT_CONFIG)
     assert set(config) <= set(KafkaConsumer.DEFAULT_CONFIG)
+
+
+def test_a_certificate_that_is_missing_is_a_wrong_setting(tmp_path: Path) -> None:
+    settings = KafkaSettings(security_protocol="SSL", ssl_cafile=tmp_path / "none.pem")
+    with pytest.raises(SettingsError, match=r"kafka\.ssl_cafile"):
+        client_config(settings, "me")
 
 
 def test_plain_connections_are_told_nothing_of_it() -> None:
