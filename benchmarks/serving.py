@@ -5,7 +5,8 @@
     python -m benchmarks.serving [--seconds 5] [--rounds 3] [--soak-minutes 0]
 
 Serves the active release of the BentoML store with plain ``bentoml serve``. Servers take turns within each
-round, so that a busy machine slows all of them; medians over the rounds. The load generator shares the machine.
+round, so that a busy machine slows all of them; medians over the rounds. The load generator shares the
+machine.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def server(command: list[str], url: str, probe: str) -> Iterator[tuple[Server, f
     )
     try:
         while not answers(probe):
-            if process.poll() is not None or time.perf_counter() - started > 120:
+            if process.poll() is not None or time.perf_counter() - started > 300:
                 raise SystemExit(f"{' '.join(command)} did not become ready.")
             time.sleep(0.02)
         yield Server(url, process), time.perf_counter() - started
