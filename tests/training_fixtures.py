@@ -25,6 +25,17 @@ SMALL = {
 }
 
 
+# What MLflow and BentoML do to their own dependencies; nothing of ours may hide behind these.
+THIRD_PARTY_WARNINGS = [
+    pytest.mark.filterwarnings(f"ignore:{message}")
+    for message in (
+        "The ..noload.. loader strategy is deprecated",  # MLflow's use of SQLAlchemy 2.1
+        "GitWildMatchPattern",  # BentoML's use of pathspec
+        "The .__get_pydantic_core_schema__. method",  # BentoML's use of pydantic
+    )
+]
+
+
 def small_settings(**changes: object) -> Settings:
     """Return settings for models that fit in a second, apart from files and variables."""
     return Settings.model_validate({**SMALL, **changes})
@@ -89,14 +100,13 @@ def released(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def use_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let BentoML keep its models in `home`."""
+    """Let BentoML keep its models in `home`; it remembers the first store it opened."""
     from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.models import ModelStore
 
     (home / "models").mkdir(parents=True, exist_ok=True)
     monkeypatch.setenv("BENTOML_HOME", str(home))
-    BentoMLContainer.model_store.reset()
-    BentoMLContainer.bentoml_home.reset()
-    BentoMLContainer.bentoml_home.set(str(home))
+    monkeypatch.setattr(BentoMLContainer.model_store, "_cache", ModelStore(str(home / "models")))
 
 
 def copy_release(registry: Registry, times: int = 1) -> list[str]:
@@ -114,5 +124,3 @@ def copy_release(registry: Registry, times: int = 1) -> list[str]:
         tags = {**first.tags, "network_version": network, "xgboost_version": trees}
         numbers.append(registry.register(RELEASE, version[RELEASE].source, first.run_id, tags))
     return numbers
-
-

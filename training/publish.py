@@ -37,6 +37,8 @@ from training.tracking import (
 )
 from training.train import Training
 
+# What distinguishes the runs of one training by name.
+LABELS = {"neural_net": " network", "xgboost": " XGBoost"}
 REFERENCE_ROWS = 64
 EXAMPLE_ROWS = 3
 PINNED = {
@@ -81,6 +83,9 @@ def publish(
         runs["pair"].text(training.settings.model_dump_json(indent=2), "settings.json")
         with explained(registry.tracking_uri), _quiet():
             number = _register(registry, runs, training, files, features)
+        for model, run in runs.items():
+            run.rename(f"release {number}" + LABELS.get(model, ""))
+            run.tags({"release": number})
     return registry.release(number), latency
 
 
@@ -88,13 +93,14 @@ def publish(
 def _runs(registry: Registry, training: Training, started: datetime) -> Iterator[dict[str, Run]]:
     """Open the parent run and a child for each model; close them by how the block ended."""
     tags = _tags(training)
-    name = f"{started:%Y-%m-%d %H:%M:%S}, {training.data.name}"
+    name = f"{started:%Y-%m-%d %H:%M:%S}"
     pair = Run(registry, RELEASE, name, {**tags, "model": "both"})
     runs = {"pair": pair}
     try:
-        for model, experiment, label in (("neural_net", NETWORK, "network"), ("xgboost", TREES, "XGBoost")):
+        for model, experiment in (("neural_net", NETWORK), ("xgboost", TREES)):
+            label = LABELS[model].strip()
             child = {**tags, "model": label, "mlflow.parentRunId": pair.id}
-            runs[model] = Run(registry, experiment, f"{label}, {name}", child)
+            runs[model] = Run(registry, experiment, f"{name} {label}", child)
         yield runs
     except BaseException as error:
         for run in runs.values():
@@ -163,7 +169,12 @@ def _record(
         )
     for model in ("neural_net", "xgboost"):
         runs["pair"].history(
-            [{f"{model}_test_{name}": figure.value for name, figure in training.figures[model].items()}]
+            [
+                {
+                    f"{model.removeprefix('neural_net') or 'network'}_{name}": figure.value
+                    for name, figure in training.figures[model].items()
+                }
+            ]
         )
 
 

@@ -154,12 +154,23 @@ class Registry:
         """Copy the files a release carries to a folder below `into` and return that folder."""
         import mlflow
 
+        (into / RELEASE).mkdir()
         with explained(self.tracking_uri):
             uri = f"models:/{RELEASE}/{release.number}"
-            folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into))) / "artifacts"
+            folder = (
+                Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into / RELEASE))) / "artifacts"
+            )
         if not (folder / "release.json").is_file():
             raise RegistryError(f"release {release.number} has lost its files in {self.tracking_uri}")
         return folder
+
+    def fetch_model(self, name: str, version: str, into: Path) -> Path:
+        """Copy the files of a version of a registered model to `into` and return the folder they are in."""
+        import mlflow
+
+        into.mkdir()
+        with explained(self.tracking_uri):
+            return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(into)))
 
     def _write_history(self, numbers: list[str]) -> None:
         text = json.dumps(numbers[-HISTORY_LENGTH:])

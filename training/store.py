@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
+import os
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
     import bentoml
 
 STORE_NETWORK, STORE_TREES = "fraud_neural_net", "fraud_xgboost"
+NETWORK_FILE, TREES_FILE = Path("extra_files", "model.onnx"), Path("model.ubj")
+LOCK_TIMEOUT_S = 60.0  # an import takes a second or two
 # Scores of a stored model against the trained one's: float32 rounding, no more.
 PARITY = 1e-6
 
@@ -50,30 +57,85 @@ def import_release(registry: Registry, release: Release) -> tuple[Pair, bool]:
     Raises
     ------
     StoreError
-        If a stored model does not score the reference batch as the trained one did; nothing stays behind.
+        If a model does not score the reference batch as the trained one did; nothing stays behind.
     """
-    active = active_pair()
-    if active is not None and (active.release, active.fingerprint) == (release.number, release.fingerprint):
-        return active, False
-    remove_halves()
-    with tempfile.TemporaryDirectory() as temporary:
-        return _import_pair(registry, release, registry.fetch(release, Path(temporary))), True
+    with _locked():
+        active = active_pair()
+        wanted = (release.number, release.fingerprint)
+        if active is not None and (active.release, active.fingerprint) == wanted and _is_whole(active):
+            return active, False
+        remove_halves()
+        with tempfile.TemporaryDirectory() as folder:
+            return _import_pair(registry, release, Path(folder)), True
 
 
 def _import_pair(registry: Registry, release: Release, folder: Path) -> Pair:
-    document = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+    carried = registry.fetch(release, folder)
+    document = json.loads((carried / "release.json").read_text(encoding="utf-8"))
     version = _free_version(release.number)
+    # The trees come last: with them the pair counts, so both are checked before anything is imported.
+    parts = (
+        _Part(STORE_NETWORK, NETWORK, release.network_version, _network_scores),
+        _Part(STORE_TREES, TREES, release.trees_version, _tree_scores),
+    )
+    fetched = [registry.fetch_model(part.registered, part.number, folder / part.name) for part in parts]
+    for part, source in zip(parts, fetched, strict=True):
+        part.check(source, carried)
     try:
-        # The trees come last: their presence is what makes the pair count.
-        _import(STORE_NETWORK, NETWORK, release.network_version, version, release, document, registry)
-        _check_network(version, folder)
-        _import(STORE_TREES, TREES, release.trees_version, version, release, document, registry)
-        _check_trees(version, folder)
+        for part, source in zip(parts, fetched, strict=True):
+            run_id = str(registry.client.get_model_version(part.registered, part.number).run_id)
+            part.store(source, version, release, run_id, document)
+            part.check(_path(part.name, version), carried)
     except BaseException:
-        _delete(STORE_TREES, version)
-        _delete(STORE_NETWORK, version)
+        for part in reversed(parts):
+            _delete(part.name, version)
         raise
     return Pair(version, release.number, release.fingerprint)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the two models on its way to the store."""
+
+    name: str
+    registered: str
+    number: str
+    scores: Callable[[Path, NDArray[np.float32]], NDArray[np.float32]]
+
+    def check(self, model: Path, carried: Path) -> None:
+        """Raise StoreError unless the model scores the reference batch like the trained one."""
+        document = json.loads((carried / "reference.json").read_text(encoding="utf-8"))
+        scores = self.scores(model, np.array(document["features"], np.float32))
+        expected = np.array(document["xgboost" if self.name == STORE_TREES else "neural_net"])
+        difference = float(np.abs(scores - expected).max())
+        if not difference <= PARITY:
+            raise StoreError(
+                f"{self.registered} {self.number} does not score the reference batch as when it was trained "
+                f"(off by {difference:.2g}): its files have changed, train again"
+            )
+
+    def store(
+        self, source: Path, version: str, release: Release, run_id: str, document: dict[str, Any]
+    ) -> None:
+        """Import the model under a version of its own."""
+        import bentoml
+
+        logging.getLogger("bentoml").setLevel(logging.ERROR)
+        bentoml.mlflow.import_model(
+            f"{self.name}:{version}",
+            str(source),
+            labels={
+                "release": release.number,
+                "run_id": run_id,
+                "version": self.number,
+                "fingerprint": release.fingerprint,
+            },
+            metadata={
+                **document,
+                "release": release.number,
+                "model": {"registered_model": self.registered, "version": self.number, "run_id": run_id},
+            },
+        )
 
 
 def remove_halves() -> list[str]:
@@ -91,67 +153,43 @@ def remove_halves() -> list[str]:
     return [f"{name}:{version}" for name, version in halves]
 
 
-def _import(
-    name: str,
-    registered: str,
-    number: str,
-    version: str,
-    release: Release,
-    document: dict[str, Any],
-    registry: Registry,
-) -> None:
-    import bentoml
-
-    logging.getLogger("bentoml").setLevel(logging.ERROR)
-    model_version = registry.client.get_model_version(registered, number)
-    run_id = str(model_version.run_id)
-    bentoml.mlflow.import_model(
-        f"{name}:{version}",
-        f"models:/{registered}/{number}",
-        labels={
-            "release": release.number,
-            "run_id": run_id,
-            "version": number,
-            "fingerprint": release.fingerprint,
-        },
-        metadata={
-            **document,
-            "release": release.number,
-            "model": {"registered_model": registered, "version": number, "run_id": run_id},
-        },
-    )
-
-
-def _check_network(version: str, folder: Path) -> None:
+def _network_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
     import onnxruntime
 
-    path = _path(STORE_NETWORK, version) / "extra_files" / "model.onnx"
-    features, expected = reference_batch(folder, "neural_net")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    _compare(f"{STORE_NETWORK}:{version}", session.run(None, {"features": features})[0], expected)
+    session = onnxruntime.InferenceSession(str(model / NETWORK_FILE), providers=["CPUExecutionProvider"])
+    scores: NDArray[np.float32] = session.run(None, {"features": features})[0]
+    return scores
 
 
-def _check_trees(version: str, folder: Path) -> None:
+def _tree_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
     import xgboost
 
-    booster = xgboost.Booster(model_file=_path(STORE_TREES, version) / "model.ubj")
-    features, expected = reference_batch(folder, "xgboost")
-    scores = booster.inplace_predict(features, validate_features=False)
-    _compare(f"{STORE_TREES}:{version}", scores, expected)
+    booster = xgboost.Booster(model_file=model / TREES_FILE)
+    scores: NDArray[np.float32] = booster.inplace_predict(features, validate_features=False)
+    return scores
 
 
-def reference_batch(folder: Path, model: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the reference features [n, 30] of a release and what `model` scored them when trained [n]."""
-    document = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
-    return np.array(document["features"], np.float32), np.array(document[model], np.float32)
+def _is_whole(pair: Pair) -> bool:
+    files = ((STORE_NETWORK, NETWORK_FILE), (STORE_TREES, TREES_FILE))
+    return all((_path(name, pair.version) / file).is_file() for name, file in files)
 
 
-def _compare(tag: str, scores: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    difference = float(np.abs(scores.astype(np.float64) - expected).max())
-    if not difference <= PARITY:
-        raise StoreError(
-            f"{tag} scores the reference batch differently from the trained model (by {difference:.2g})"
-        )
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Let one import at a time work on the store; the lock ends with the process, however that ends."""
+    home = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml"))
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".import.lock").open("w") as file:
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise StoreError(f"another import has held {home} for {LOCK_TIMEOUT_S:g} s") from error
+                time.sleep(0.1)
+        yield
 
 
 def _models(name: str) -> list[bentoml.Model]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow.types import ColSpec
 
 METRICS_PER_REQUEST = 900  # MLflow takes at most 1,000
+GROUPS = ("train", "validation", "test", "interval", "latency", "network", "xgboost")
 FRAUD_DETECTOR_FILE = Path(__file__).parent / "detector.py"
 
 
@@ -53,18 +54,20 @@ class Run:
 
         now = int(time.time() * 1000)
         metrics = [
-            Metric(key, value, now, step) for step, row in enumerate(history) for key, value in row.items()
+            Metric(_grouped(key), value, now, step)
+            for step, row in enumerate(history)
+            for key, value in row.items()
         ]
         with explained(self._uri):
             for start in range(0, len(metrics), METRICS_PER_REQUEST):
                 self._client.log_batch(self.id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
     def figures(self, figures: Mapping[str, Figure], prefix: str = "test_") -> None:
-        """Record figures; the ends of their intervals sort right below them."""
+        """Record figures, and the ends of their intervals in a group of their own."""
         values: dict[str, float] = {}
         for name, figure in figures.items():
-            values |= {f"{prefix}{name}": figure.value}
-            values |= {f"{prefix}{name}_low": figure.low, f"{prefix}{name}_high": figure.high}
+            values[f"{prefix}{name}"] = figure.value
+            values |= {f"interval_{name}_low": figure.low, f"interval_{name}_high": figure.high}
         self.history([values])
 
     def dataset(self, name: str, fingerprint: str, source: str, profile: Mapping[str, object]) -> None:
@@ -92,17 +95,30 @@ class Run:
         with explained(self._uri):
             self._client.log_text(self.id, text, path)
 
+    def rename(self, name: str) -> None:
+        """Give the run another name."""
+        with explained(self._uri):
+            self._client.update_run(self.id, name=name)
+
     def end(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, FAILED or KILLED."""
         with explained(self._uri):
             self._client.set_terminated(self.id, status)
 
 
+def _grouped(metric: str) -> str:
+    """Return the metric's name in MLflow: the UI shows a section for what stands before the slash."""
+    group, _, rest = metric.partition("_")
+    return f"{group}/{rest}" if group in GROUPS else metric
+
+
 def _experiment_id(registry: Registry, name: str) -> str:
     found = registry.client.get_experiment_by_name(name)
     if found is None:
         location = _artifact_location(registry.tracking_uri, name)
-        return str(registry.client.create_experiment(name, artifact_location=location))
+        # Without its kind the UI opens an experiment with the tabs for language models.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(registry.client.create_experiment(name, artifact_location=location, tags=tags))
     if found.lifecycle_stage != "active":
         raise RegistryError(
             f"the MLflow experiment {name} was deleted: "

@@ -109,18 +109,12 @@ def test_database_that_cannot_be_opened(tmp_path):
         Registry(f"sqlite:///{tmp_path}/no/such/folder/mlflow.db")
 
 
-def test_locked_database_is_named(released, monkeypatch):
-    path = released.tracking_uri.removeprefix("sqlite:///")
+def test_locked_database_is_named(published):
+    path = published / "mlflow.db"
     holder = sqlite3.connect(path, timeout=0.1)
     holder.execute("BEGIN EXCLUSIVE")
     try:
         with pytest.raises(RegistryError, match="locked by another process"):
-            released.promote(released_first(path))
+            Registry(f"sqlite:///{path}?timeout=0.2")
     finally:
         holder.close()
-
-
-def released_first(path):
-    from training.registry import Release
-
-    return Release("1", "1", "1", "f", "r", {}, 0)
