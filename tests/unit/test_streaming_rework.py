@@ -1,0 +1,120 @@
+import json
+from collections.abc import Mapping
+
+from streaming.backfill import Comparison, Earlier, Sizes, backfill, earlier_decisions
+from streaming.backoff import Backoff
+from streaming.batch import InputRecord
+from streaming.decide import Decider
+from streaming.metrics import Metrics
+from streaming.ports import Membership
+from streaming.redrive import Redriven, redrive
+from tests.e2e.faults import transactions
+from tests.fakes import TOPIC, FakeBroker, FakeClassifier, FakeSink
+
+DEAD = "transactions.dead-letter"
+HERE = Membership(1)
+
+
+def letter(offset: int, reason: str, key: bytes | None = b"k", **headers: str) -> InputRecord:
+    found = {"error.reason": reason, "error.partition": "3", **{f"error.{n}": v for n, v in headers.items()}}
+    pairs = [(name, value.encode()) for name, value in found.items()]
+    return InputRecord(DEAD, 0, offset, 0, key, b"{" if reason != "tombstone" else b"", pairs)
+
+
+LETTERS = [
+    letter(0, "not_json"),
+    letter(1, "missing"),
+    letter(2, "tombstone"),
+    letter(3, "not_json", omitted="key"),
+]
+
+
+def drive(
+    sink: FakeSink | None, reason: str | None = None, done: Mapping[str | None, int] | None = None
+) -> Redriven:
+    return redrive([LETTERS], sink, HERE, lambda which: {0: (done or {}).get(which, 0)}, reason)
+
+
+def test_letters_go_back_to_their_partition_with_their_bytes() -> None:
+    broker = FakeBroker()
+    found = drive(FakeSink(broker))
+    assert found.sent == {"not_json": 1, "missing": 1, "tombstone": 1}
+    assert found.omitted == {"not_json": 1}
+    assert [(o.partition, o.key, o.value) for o in broker.outputs] == [
+        (3, b"k", b"{"),
+        (3, b"k", b"{"),
+        (3, b"k", None),
+    ]
+    assert dict(broker.outputs[1].headers) == {
+        "redrive.topic": DEAD.encode(),
+        "redrive.partition": b"0",
+        "redrive.offset": b"1",
+    }
+    assert broker.committed == {0: 4}
+
+
+def test_one_reason_leaves_the_others() -> None:
+    broker = FakeBroker()
+    found = drive(FakeSink(broker), "missing")
+    assert (found.sent, found.other_reason) == ({"missing": 1}, 3)
+    assert len(broker.outputs) == 1
+    assert broker.committed == {0: 4}
+
+
+def test_what_was_sent_before_for_this_or_any_reason_is_not_sent_again() -> None:
+    assert drive(None, done={"not_json": 4}).sent == {"missing": 1, "tombstone": 1}
+    assert drive(None, "missing", done={None: 4}).sent == {}
+    assert drive(None, done={None: 2}).done_before == {"not_json": 1, "missing": 1}
+
+
+def test_a_dry_run_touches_nothing() -> None:
+    assert drive(None).sent.total() == 3
+
+
+def test_a_tombstone_without_key_stays_a_record_that_kafka_takes() -> None:
+    broker = FakeBroker()
+    redrive([[letter(0, "tombstone", None)]], FakeSink(broker), HERE, lambda which: {})
+    assert (broker.outputs[0].key, broker.outputs[0].value) == (None, b"")
+
+
+def decision(offset: int, kind: str, release: str = "6", topic: str = TOPIC) -> InputRecord:
+    source = {"topic": topic, "partition": 0, "offset": offset}
+    value = {"decision": kind, "release": release, "source": source, "decided_at_ms": 1}
+    return InputRecord("decisions", 0, offset, 0, b"k", json.dumps(value).encode())
+
+
+def test_earlier_decisions_are_found_by_their_source() -> None:
+    records = [
+        decision(0, "approve"),
+        decision(1, "review"),
+        decision(9, "review"),
+        decision(2, "review", topic="x"),
+    ]
+    records.append(InputRecord("decisions", 0, 9, 0, None, b"no decision"))
+    found = earlier_decisions([records], TOPIC, lambda source: source[1] < 5)
+    assert found == {(0, 0): Earlier("approve", "6"), (0, 1): Earlier("review", "6")}
+
+
+def test_a_backfill_decides_compares_and_commits_its_progress() -> None:
+    sound = transactions(9)
+    values = [next(sound) for _ in range(30)] + [b"{"]
+    records = [InputRecord(TOPIC, 0, offset, 0, b"k", value) for offset, value in enumerate(values)]
+    broker = FakeBroker()
+    decide = Decider(FakeClassifier(), Backoff(0.001, 0.01), Metrics()).decide
+    earlier = {(0, offset): Earlier("decline", "6") for offset in range(20)}
+    found = backfill([records], decide, FakeSink(broker), HERE, earlier, Sizes(8, 10**6))
+    assert found.decided.total() == 30
+    assert found.undecidable == {"parse: not_json": 1}
+    assert found.unchanged + found.changes.total() == 20
+    assert found.without_earlier == 10
+    assert found.releases == {"7": 30}
+    assert len(broker.outputs) == 30
+    assert broker.committed == {0: 31}
+    assert broker.transactions == 4
+    document = json.loads(found.as_json())
+    assert document["changed"] == found.changes.total()
+    assert set(document["examples"][0]) >= {"topic", "partition", "offset", "from", "to"}
+
+
+def test_an_empty_comparison_is_a_document_too() -> None:
+    assert Comparison().as_document()["changed"] == 0
