@@ -19,10 +19,13 @@ from torch import nn
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 HIDDEN = (512, 256, 128, 64)
-# The description names neither. These land where the original was measured; more epochs would make it slower.
-EPOCHS = 30
-BATCH_ROWS = 256
+# The description names none of these. Of what was tried (5 to 30 epochs, 256 to 1024 rows, weights 1, 10 and 38)
+# these land nearest to the figures measured before, above all their AUC, and precision and recall at 0.5.
+# More epochs would only make it slower.
+EPOCHS = 10
+BATCH_ROWS = 512
 LEARNING_RATE = 1e-3
+POSITIVE_WEIGHT = 10.0
 THRESHOLD = 0.5
 
 
@@ -46,7 +49,8 @@ def fit_original_network(
     target = torch.from_numpy(label.astype(np.float32))[:, None]
     network = original_network()
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-    loss = nn.BCEWithLogitsLoss()  # a second sigmoid: scores are pressed towards 0 and 1
+    # A second sigmoid: scores are pressed towards 0 and 1.
+    loss = nn.BCEWithLogitsLoss(pos_weight=torch.tensor(POSITIVE_WEIGHT))
     for _ in range(epochs):
         for rows in torch.split(torch.randperm(len(inputs)), BATCH_ROWS):
             if len(rows) < 2:  # BatchNorm needs two

@@ -181,6 +181,8 @@ def compare_quality(console: Console, settings: Settings, splits: int, seed: int
 
             outcomes.append(run_split(data, settings, number, note))
             progress.advance(task)
+            if not console.is_terminal:
+                console.print(_in_short(outcomes[-1]), highlight=False)
     gaps = differences(outcomes)
     document = {
         "command": command,
@@ -199,6 +201,11 @@ def compare_quality(console: Console, settings: Settings, splits: int, seed: int
     plot(outcomes, path.with_suffix(".png"), str(document["data"]))
     print_quality(console, outcomes, document)
     console.print(f"{document['machine']}\n{command}\n{path}, {path.with_suffix('.png')}", highlight=False)
+
+
+def _in_short(outcome: Outcome) -> str:
+    ap = ", ".join(f"{name} {figures['average_precision']:.3f}" for name, figures in outcome.figures.items())
+    return f"split {outcome.seed}, average precision: {ap}"
 
 
 def compare_speed(console: Console, settings: Settings, rounds: int, command: str) -> None:
