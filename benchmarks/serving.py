@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SIZES = (1, 100, 300, 1000)
 CONNECTIONS = 64
-LIST_CONNECTIONS = 4
+LIST_CONNECTIONS = 8
 
 
 def main() -> None:
@@ -338,7 +338,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
         right.plot(sizes, values, "o-", color="#1f77b4", alpha=0.5)
     right.axhline(120_000, color="#cc0000", linestyle=":", label="target")
     right.set(
-        title="Lists, 4 connections", xlabel="transactions per list", ylabel="transactions per second", ylim=0
+        title=f"Lists, {LIST_CONNECTIONS} connections", xlabel="transactions per list", ylabel="transactions per second", ylim=0
     )
     right.legend()
     figure.tight_layout()

@@ -283,7 +283,7 @@ def test_adaptive_batching_is_real(
     served: Served, client: httpx.Client, transactions: list[dict[str, Any]]
 ) -> None:
     """Under load some adaptive batches of both runners hold more than one hop."""
-    concurrently(served, transactions)
+    concurrently(served, transactions[:600])
     samples = metric_samples(client.get("/metrics").text)
     for runner in ("NeuralNetRunner", "XGBoostRunner"):
         total, batches = (

@@ -24,7 +24,7 @@ def test_the_service_keeps_to_its_document(served: Served, tmp_path: Path) -> No
     done = subprocess.run(
         [
             *(str(CLI), "run", f"{served.url}/docs.json", "--url", served.url),
-            *("--phases", "examples,coverage,fuzzing", "--max-examples", "40", "--seed", "1"),
+            *("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--seed", "1"),
             *("--request-timeout", "20", "--no-color", "--suppress-health-check", "all"),
         ],
         cwd=tmp_path,
