@@ -46,6 +46,8 @@ class Pipeline:
         self._max_bytes = max_bytes
         self._queue: deque[tuple[Batch, Future[list[Outcome]]]] = deque()
         self._size = 0
+        self._undecided = 0
+        self._concurrency = concurrency
         self._is_publishing = False
         self._is_closed = False
         self._failure: BaseException | None = None
@@ -61,8 +63,13 @@ class Pipeline:
 
     @property
     def has_room(self) -> bool:
-        """Whether another batch may come in."""
-        return len(self._queue) < self._max_batches and self._size < self._max_bytes
+        """Whether another batch may come in: there is space for it, and somebody free to decide it.
+
+        A batch that only waited to be decided would have been larger, had it been fetched later:
+        many small requests are what makes a busy service late.
+        """
+        has_space = len(self._queue) < self._max_batches and self._size < self._max_bytes
+        return has_space and self._undecided < self._concurrency
 
     @property
     def oldest_ms(self) -> int | None:
@@ -79,7 +86,8 @@ class Pipeline:
             future = self._deciders.submit(self._decide, batch)
             self._queue.append((batch, future))
             self._size += batch.size
-        future.add_done_callback(self._notify)
+            self._undecided += 1
+        future.add_done_callback(self._decided)
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Wait until there is room or a failure."""
@@ -119,8 +127,9 @@ class Pipeline:
             self._changed.notify_all()
         self._deciders.end()
 
-    def _notify(self, _: object) -> None:
+    def _decided(self, _: object) -> None:
         with self._changed:
+            self._undecided -= 1
             self._changed.notify_all()
 
     def _run(self) -> None:

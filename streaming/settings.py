@@ -155,7 +155,7 @@ class BridgeSettings(Section):
         "a restart under the same id takes over at once, two processes must never share one",
     )
     max_in_flight_batches: int = Field(
-        4, ge=1, le=100, description="batches between fetched and committed, at most"
+        8, ge=1, le=100, description="batches between fetched and committed, at most"
     )
     max_in_flight_bytes: int = Field(
         33_554_432,

@@ -63,10 +63,21 @@ def test_batches_leave_in_the_order_they_came(pipeline: Pipeline, stage: Stage) 
 def test_it_is_bounded_in_batches(pipeline: Pipeline, stage: Stage) -> None:
     stage.gate.clear()
     for offset in range(4):
+        pipeline.wait_for_room(5)
         assert pipeline.has_room
         pipeline.submit(batch(offset))
+    pipeline.wait_for_room(0.1)
     assert not pipeline.has_room
     stage.gate.set()
+    pipeline.wait_for_room(5)
+    assert pipeline.has_room
+
+
+def test_a_batch_that_nobody_is_free_to_decide_is_not_taken_in(pipeline: Pipeline, stage: Stage) -> None:
+    stage.delays = dict.fromkeys(range(3), 0.2)
+    for offset in range(3):
+        pipeline.submit(batch(offset))
+    assert not pipeline.has_room
     pipeline.wait_for_room(5)
     assert pipeline.has_room
 
