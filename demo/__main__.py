@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from demo.errors import DemoError
+from demo.errors import DemoError, Interrupted
 from demo.figures import Truth, assess, read_truth
 from demo.ledger import Ledger
 from demo.pipeline import ROOT, Links, Options, Pipeline, require_data
@@ -26,12 +26,12 @@ from demo.summary import Summary
 STEPS = 5
 #: A stream that stands still this long will not finish by itself.
 STALL_TIMEOUT_S = 60.0
-INTERRUPTED = 130
 
 
 def main() -> int:
     """Run the demo; return its exit status."""
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     console = Console()
     options = Options.from_environment()
     try:
@@ -40,9 +40,9 @@ def main() -> int:
     except DemoError as error:
         console.print(f"[bold red]The demo failed.[/bold red] {error}", highlight=False, soft_wrap=True)
         return 1
-    except KeyboardInterrupt:
+    except Interrupted as interrupted:
         console.print("Interrupted; everything the demo started has been stopped.")
-        return INTERRUPTED
+        return interrupted.exit_status
     return 0
 
 
@@ -157,13 +157,12 @@ def keep_serving(console: Console) -> None:
     console.print("Still serving. Ctrl-C stops everything.")
     try:
         signal.pause()
-    except (KeyboardInterrupt, SystemExit):
+    except Interrupted:
         console.print("Stopping ...")
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    """Unwind, so that everything started is stopped."""
-    raise SystemExit(128 + signal.SIGTERM)
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 if __name__ == "__main__":
