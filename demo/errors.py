@@ -19,7 +19,7 @@ class DemoError(Exception):
         self.log = log
 
 
-class Interrupted(BaseException):  # noqa: N818  # like KeyboardInterrupt it is no error
+class Interrupted(BaseException):  # like KeyboardInterrupt it is no error
     """SIGINT or SIGTERM asked for the end; raised so that everything started is stopped on the way out.
 
     Parameters
