@@ -337,9 +337,8 @@ def plot(result: dict[str, Any], file: Path) -> None:
     for values in rows:
         right.plot(sizes, values, "o-", color="#1f77b4", alpha=0.5)
     right.axhline(120_000, color="#cc0000", linestyle=":", label="target")
-    right.set(
-        title=f"Lists, {LIST_CONNECTIONS} connections", xlabel="transactions per list", ylabel="transactions per second", ylim=0
-    )
+    right.set(xlabel="transactions per list", ylabel="transactions per second", ylim=0)
+    right.set(title=f"Lists, {LIST_CONNECTIONS} connections")
     right.legend()
     figure.tight_layout()
     figure.savefig(file, dpi=110)

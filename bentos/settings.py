@@ -147,9 +147,6 @@ class Settings(BaseSettings):
     )
     _file: ClassVar[dict[str, Any]] = {}
 
-    config: str | None = Field(
-        None, description="Another settings file than configs/serving.yaml (as a variable only)."
-    )
     release: str | None = Field(None, description="Serve this release; without it, the active one.")
     port: int = Field(3000, ge=1, le=65535, description="Port of `bentoml serve` where no flag names one.")
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104  # BentoML's own default
@@ -204,10 +201,19 @@ def read_settings(path: Path) -> Settings:
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
     """Return the settings of this process; wrong ones end it with status 2 and one sentence."""
+    unknown = sorted(_variables() - {"config", *Settings.model_fields})
+    if unknown:
+        _refuse(f"no setting is called {', '.join(unknown)} (a {ENV_PREFIX} variable)")
     try:
         return read_settings(Path(os.environ.get(f"{ENV_PREFIX}CONFIG", DEFAULT_CONFIG)))
     except (ValueError, OSError, yaml.YAMLError) as error:
         _refuse(str(error))
+
+
+def _variables() -> set[str]:
+    """Return the first level of every SERVING__ variable; pydantic would overlook those it does not know."""
+    names = (name.upper() for name in os.environ)
+    return {name[len(ENV_PREFIX) :].split("__")[0].lower() for name in names if name.startswith(ENV_PREFIX)}
 
 
 def _refuse(message: str) -> NoReturn:

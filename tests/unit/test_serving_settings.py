@@ -59,7 +59,9 @@ def test_secrets_stay_out_of_messages(tmp_path: Path) -> None:
     ("variables", "status", "words"),
     [
         ({"SERVING__GATEWAY__DEADLINE_MS": "soon"}, 2, "gateway.deadline_ms"),
-        ({"SERVING__NO_SUCH_THING__AT_ALL": "1"}, 1, "does not hold a complete release"),
+        ({"SERVING__NO_SUCH_THING__AT_ALL": "1"}, 2, "no_such_thing"),
+        ({"SERVING__GATEWAY__DEADLINE_S": "1"}, 2, "gateway.deadline_s"),
+        ({"SERVING__CONFIG": "missing.yaml"}, 2, "missing.yaml"),
         ({}, 1, "does not hold a complete release"),
         ({"SERVING__RELEASE": "99"}, 1, "release 99"),
     ],
