@@ -146,6 +146,20 @@ def print_quality(console: Console, outcomes: Sequence[Outcome], document: Mappi
         console.print(f"{target['target']:<48}{target['value']:<16}{mark}")
 
 
+def print_speed(console: Console, spent: Mapping[str, Sequence[tuple[float, float]]], title: str) -> None:
+    """Print median wall and processor seconds; on a busy machine the latter compare better."""
+    medians = {name: np.median(np.array(pairs), axis=0) for name, pairs in spent.items()}
+    original = sum(medians[name] for name in ORIGINALS)
+    ratio = original / medians["our pair"]
+    table = Table(title=f"Fit time on {title}")
+    for column_title in ("what", "seconds", "processor seconds"):
+        table.add_column(column_title, justify="left" if column_title == "what" else "right")
+    for name, (wall, cpu) in {**medians, "original, both": original}.items():
+        table.add_row(name, f"{wall:.1f}", f"{cpu:.1f}")
+    table.add_row("original / ours", f"{ratio[0]:.2f}", f"{ratio[1]:.2f}")
+    console.print(table)
+
+
 def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
     """Draw average precision by split and model, and where each model's decisions lie."""
     import matplotlib as mpl
@@ -165,7 +179,9 @@ def plot(outcomes: Sequence[Outcome], path: Path, title: str) -> None:
         )
         recall, precision = column(outcomes, name, "recall"), column(outcomes, name, "precision")
         right.plot(recall, precision, "o", color=colors[name], ms=3, alpha=0.35)
-        right.plot(np.median(recall), np.median(precision), "D", color=colors[name], ms=9, mec="black")
+        right.plot(
+            np.median(recall), np.median(precision), "D", color=colors[name], ms=9, mec="black", alpha=0.8
+        )
     left.set(xlabel="split", ylabel="average precision", title="Average precision on each split's test part")
     left.set_xticks(places, [str(outcome.seed) for outcome in outcomes])
     left.grid(axis="y", alpha=0.3)
