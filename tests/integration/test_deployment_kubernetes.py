@@ -1,6 +1,8 @@
 """The manifests, held offline to the types of the Kubernetes API and to what images and settings offer."""
 
 import importlib
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,6 +185,16 @@ def test_misspelt_and_mistyped_manifests_would_be_found() -> None:
 def test_every_file_is_part_of_the_kustomization() -> None:
     files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
     assert files == set(KUSTOMIZATION.resources)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, which holds kustomize")
+def test_kustomize_puts_it_together() -> None:
+    done = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = list(yaml.safe_load_all(done.stdout))
+    assert len(made) == len(MANIFESTS) + len(KUSTOMIZATION.configMapGenerator)
+    names = {one["metadata"].get("namespace", one["metadata"]["name"]) for one in made}
+    assert names == {KUSTOMIZATION.namespace}
 
 
 def test_images_are_the_ones_named_and_pinned() -> None:
