@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bentos.settings import DEFAULT_CONFIG, Settings, read_settings
+from bentos.settings import DEFAULT_CONFIG, Settings, load_settings, read_settings
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -56,13 +56,28 @@ def test_secrets_stay_out_of_messages(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("SERVING__NO_SUCH_THING__AT_ALL", "1", "no_such_thing"),
+        ("SERVING__GATEWAY__DEADLINE_S", "1", "gateway.deadline_s"),
+        ("SERVING__CONFIG", "missing.yaml", "missing.yaml"),
+    ],
+)
+def test_wrong_variables_end_the_process(
+    variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    load_settings.cache_clear()
+    with pytest.raises(SystemExit) as caught:
+        load_settings()
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("variables", "status", "words"),
     [
         ({"SERVING__GATEWAY__DEADLINE_MS": "soon"}, 2, "gateway.deadline_ms"),
-        ({"SERVING__NO_SUCH_THING__AT_ALL": "1"}, 2, "no_such_thing"),
-        ({"SERVING__GATEWAY__DEADLINE_S": "1"}, 2, "gateway.deadline_s"),
-        ({"SERVING__CONFIG": "missing.yaml"}, 2, "missing.yaml"),
-        ({}, 1, "does not hold a complete release"),
         ({"SERVING__RELEASE": "99"}, 1, "release 99"),
     ],
 )
