@@ -55,6 +55,8 @@ class Scorer:
         self.document: dict[str, Any] = json.loads((folder / "release.json").read_text(encoding="utf-8"))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Spinning threads cost more than they gain where cores are shared.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._network = onnxruntime.InferenceSession(
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
