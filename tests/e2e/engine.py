@@ -195,7 +195,7 @@ class Stack:
         """Start everything that has no profile; return when service and bridge are healthy."""
         self("up", "-d")
         for name in ("service", "bridge"):
-            wait_until(lambda name=name: self.health(name) == "healthy", 120, f"{name} healthy")
+            wait_until(lambda name=name: self.health(name) == "healthy", 240, f"{name} healthy")
 
     def container(self, service: str) -> dict[str, Any]:
         """Return what the engine knows of a service's container."""
