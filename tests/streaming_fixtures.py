@@ -23,6 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Bear with sockets that kafka-python leaves to the garbage collector when a client is closed."""
     warning = "pytest.PytestUnraisableExceptionWarning"
     config.addinivalue_line("filterwarnings", f"ignore:Exception ignored in. <socket.socket:{warning}")
+    # The line above counts for the tests, this one for the last collection at the end of the session.
+    ignored = "Exception ignored in. <socket.socket"
+    warnings.filterwarnings("ignore", ignored, pytest.PytestUnraisableExceptionWarning)
 
 
 MakeSettings = Callable[..., Settings]
@@ -55,8 +58,17 @@ def fresh_settings(broker: str) -> MakeSettings:
 
 
 @pytest.fixture
-def world(broker: str, tmp_path: Path) -> Iterator[Any]:
+def world(genuine_broker: str, tmp_path: Path) -> Iterator[Any]:
     """Yield topics of their own, a scripted service, and the means to start bridges."""
+    from tests.e2e.faults import World
+
+    with World(genuine_broker, tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+def world_of_any_broker(broker: str, tmp_path: Path) -> Iterator[Any]:
+    """Yield the same on whatever broker there is, the embedded one included."""
     from tests.e2e.faults import World
 
     with World(broker, tmp_path) as world:

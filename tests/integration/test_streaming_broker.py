@@ -32,7 +32,7 @@ from streaming.settings import Settings
 from tests.e2e.faults import read_topic, wait_until
 from tests.streaming_fixtures import MakeSettings
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("genuine_broker")]
 
 
 class Silent(Listener):
