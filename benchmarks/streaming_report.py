@@ -90,7 +90,7 @@ def write_plot(found: dict[str, Any], path: Path) -> None:
     points = latency["curve_ms"]
     curve.plot(points, [100 * (place + 0.1) / len(points) for place in range(len(points))])
     curve.axvline(latency["p99_ms"], color="0.6", linestyle="--")
-    curve.annotate(f" p99 {latency['p99_ms']:.0f} ms", (latency["p99_ms"], 8))
+    curve.annotate(f"p99 {latency['p99_ms']:.0f} ms ", (latency["p99_ms"], 8), horizontalalignment="right")
     curve.set_xlim(0)
     curve.set_xlabel("ms from produced to readable")
     curve.set_ylabel("% of transactions")
