@@ -32,14 +32,11 @@ def sections() -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def test_every_setting_is_explained_and_in_the_file() -> None:
-    text = DEFAULT_FILE.read_text()
-    written: dict[str, dict[str, Any]] = yaml.safe_load(text)
+    written: dict[str, dict[str, Any]] = yaml.safe_load(DEFAULT_FILE.read_text())
     for name, section in sections():
         for key, field in section.model_fields.items():
             assert field.description, key
-            assert re.search(rf"^  (# )?{key}:", text, re.MULTILINE), f"{name}.{key} is not in {DEFAULT_FILE}"
-            if field.default is not None:
-                assert written[name][key] == field.default, f"{name}.{key}: the file is not the default"
+            assert written[name][key] == field.default, f"{name}.{key}: the file is not the default"
 
 
 def test_numbers_carry_their_unit_in_the_name() -> None:
