@@ -86,7 +86,7 @@ def fit_network(
         histories.append(history)
         best.append(best_epoch)
     schedules = (
-        tuple(row["learning_rate"] for row in history[: last + 1])
+        tuple(row["train_learning_rate"] for row in history[: last + 1])
         for history, last in zip(histories, best, strict=True)
     )
     seconds = time.perf_counter() - started
@@ -174,7 +174,9 @@ class _Loop:
         best, best_epoch, best_state = -1.0, 0, _copy_state(self.net)
         for epoch in range(settings.epochs):
             learning_rate = float(self._optimizer.param_groups[0]["lr"])
-            history.append({"train_loss": self._epoch(), "learning_rate": learning_rate, **watch(self.net)})
+            history.append(
+                {"train_loss": self._epoch(), "train_learning_rate": learning_rate, **watch(self.net)}
+            )
             progress(epoch + 1, history[-1])
             quality = history[-1]["validation_average_precision"]
             scheduler.step(quality)

@@ -63,7 +63,7 @@ def training_curves(history: Sequence[Mapping[str, float]], best: int, data: str
         axis.set_xlabel(unit)
         axis.legend(fontsize=8)
     left.set_yscale("log")
-    left.set_ylabel("weighted log loss")
+    left.set_ylabel("log loss; training rows as weighted for fitting")
     right.set_ylim(-0.02, 1.02)
     return figure
 

@@ -27,6 +27,7 @@ from training.registry import NETWORK, RELEASE, TREES, Registry, Release, explai
 from training.release import build_document, describe_data, describe_parts
 from training.report import draw_network, draw_pair, draw_trees
 from training.score import Scorer
+from training.settings import Settings
 from training.simulate import simulate
 from training.tracking import (
     FRAUD_DETECTOR_FILE,
@@ -129,53 +130,30 @@ def _record(
     latency: Mapping[str, Mapping[str, float]],
     source: str,
 ) -> None:
-    settings, fitted = training.settings, training.fitted
-    shared = {
-        "seed": settings.seed,
-        "protocol": settings.protocol,
-        **_flat(settings.split.model_dump(), "split."),
-    }
-    runs["pair"].parameters(_flat(settings.model_dump()) | _environment())
-    runs["neural_net"].parameters(shared | _flat(settings.network.model_dump()) | _environment())
-    runs["xgboost"].parameters(shared | _flat(settings.xgboost.model_dump()) | _environment())
-    runs["neural_net"].history(fitted.network.history)
-    runs["xgboost"].history(fitted.trees.history)
-    limits = asdict(fitted.thresholds)
+    _record_settings(runs, training.settings)
     profile = {**about, **describe_parts(training.data, training.split)}
-    fits = {
-        "neural_net": {
-            "fit_seconds": fitted.network.seconds,
-            "fit_rows": fitted.network.rows,
-            "best_epoch": fitted.network.best_epoch + 1,
-        },
-        "xgboost": {
-            "fit_seconds": fitted.trees.seconds,
-            "fit_rows": fitted.trees.rows,
-            "best_tree": fitted.trees.best_tree + 1,
-        },
-        "pair": {},
-    }
     for model, run in runs.items():
         run.dataset(training.data.name, training.data.fingerprint, source, profile)
         run.figures(training.figures[model])
-        run.history(
-            [
-                {
-                    **fits[model],
-                    **latency.get(model, {}),
-                    **({"threshold": limits[model]} if model in limits else {}),
-                }
-            ]
-        )
-    for model in ("neural_net", "xgboost"):
-        runs["pair"].history(
-            [
-                {
-                    f"{model.removeprefix('neural_net') or 'network'}_{name}": figure.value
-                    for name, figure in training.figures[model].items()
-                }
-            ]
-        )
+    for model, label in LABELS.items():  # beside its own figures, the release shows those of its models
+        values = {name: figure.value for name, figure in training.figures[model].items()}
+        runs["pair"].history([{f"test_{label.strip()}/{name}": value for name, value in values.items()}])
+    fitted, limits = training.fitted, asdict(training.fitted.thresholds)
+    for model, part, kept in (
+        ("neural_net", fitted.network, fitted.network.best_epoch),
+        ("xgboost", fitted.trees, fitted.trees.best_tree),
+    ):
+        runs[model].history(part.history)
+        fit = {"fit_seconds": part.seconds, "fit_rows": part.rows, "fit_steps_kept": kept + 1}
+        runs[model].history([{**fit, **latency[model], "threshold": limits[model]}])
+
+
+def _record_settings(runs: Mapping[str, Run], settings: Settings) -> None:
+    split = _flat(settings.split.model_dump(), "split.")
+    shared = {"seed": settings.seed, "protocol": settings.protocol, "refit": settings.refit, **split}
+    runs["pair"].parameters(_flat(settings.model_dump()) | _environment())
+    runs["neural_net"].parameters(shared | _flat(settings.network.model_dump()))
+    runs["xgboost"].parameters(shared | _flat(settings.xgboost.model_dump()))
 
 
 def _draw(runs: Mapping[str, Run], training: Training, folder: Path) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlflow.types import ColSpec
 
 METRICS_PER_REQUEST = 900  # MLflow takes at most 1,000
-GROUPS = ("train", "validation", "test", "interval", "latency", "network", "xgboost")
+GROUPS = ("fit", "latency", "train", "validation")
 FRAUD_DETECTOR_FILE = Path(__file__).parent / "detector.py"
 
 
@@ -62,12 +62,13 @@ class Run:
             for start in range(0, len(metrics), METRICS_PER_REQUEST):
                 self._client.log_batch(self.id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
-    def figures(self, figures: Mapping[str, Figure], prefix: str = "test_") -> None:
+    def figures(self, figures: Mapping[str, Figure], group: str = "test") -> None:
         """Record figures, and the ends of their intervals in a group of their own."""
         values: dict[str, float] = {}
         for name, figure in figures.items():
-            values[f"{prefix}{name}"] = figure.value
-            values |= {f"interval_{name}_low": figure.low, f"interval_{name}_high": figure.high}
+            values[f"{group}/{name}"] = figure.value
+            values[f"{group}_interval/{name}_low"] = figure.low
+            values[f"{group}_interval/{name}_high"] = figure.high
         self.history([values])
 
     def dataset(self, name: str, fingerprint: str, source: str, profile: Mapping[str, object]) -> None:

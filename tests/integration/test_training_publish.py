@@ -42,14 +42,20 @@ def test_children_belong_to_the_run_of_the_release(runs):
 def test_models_are_compared_on_the_same_names(runs, small_training):
     network, trees = (set(runs[name].data.metrics) for name in (NETWORK, TREES))
     shared = network & trees
-    for metric in ("test/auc", "test/average_precision", "test/cost_saved", "interval/auc_low", "train/loss"):
+    for metric in (
+        "test/auc",
+        "test/average_precision",
+        "test/cost_saved",
+        "test_interval/auc_low",
+        "train/loss",
+    ):
         assert metric in shared
     assert {"validation/auc", "validation/average_precision", "validation/loss"} <= shared
     assert {f"latency/ms_p{p}_rows_{n}" for p in (50, 99) for n in (1, 1000)} <= shared
-    assert {"validation/f1", "validation/precision", "validation/recall", "learning_rate"} <= network
+    assert {"validation/f1", "validation/precision", "validation/recall", "train/learning_rate"} <= network
     figure = small_training.figures["pair"]["average_precision"]
     assert runs[RELEASE].data.metrics["test/average_precision"] == figure.value
-    assert runs[RELEASE].data.metrics["interval/average_precision_low"] == figure.low
+    assert runs[RELEASE].data.metrics["test_interval/average_precision_low"] == figure.low
 
 
 def test_curves_have_a_step_for_every_epoch(runs, published, small_training):

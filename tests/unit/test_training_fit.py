@@ -43,12 +43,12 @@ def test_best_epoch_is_kept_and_training_stops_after_it(parts):
 def test_history_has_what_is_tracked(parts):
     row = fit(parts, epochs=1).history[0]
     names = {"loss", "auc", "average_precision", "f1", "precision", "recall"}
-    assert {f"validation_{name}" for name in names} | {"train_loss", "learning_rate"} == set(row)
+    assert {f"validation_{name}" for name in names} | {"train_loss", "train_learning_rate"} == set(row)
 
 
 def test_learning_rate_falls_when_validation_stalls(parts):
     history = fit(parts, epochs=12, plateau_patience_epochs=0, stopping_patience_epochs=50).history
-    assert history[-1]["learning_rate"] < history[0]["learning_rate"]
+    assert history[-1]["train_learning_rate"] < history[0]["train_learning_rate"]
 
 
 def test_members_are_averaged_in_log_odds(parts):
