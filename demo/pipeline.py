@@ -111,6 +111,8 @@ class Pipeline:
         port = self._port(5000)
         url = f"http://{HOST}:{port}"
         command = [str(BIN / "mlflow"), "ui", "--host", HOST, "--port", str(port), "--workers", "1"]
+        # The UI looks into the current folder whatever the variable says.
+        command += ["--backend-store-uri", uri] if uri else []
         with self._screen.step("Start the MLflow UI") as step:
             self._serve("The MLflow UI", command, "mlflow", f"{url}/health")
             step.done(url)
