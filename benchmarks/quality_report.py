@@ -138,10 +138,10 @@ def print_quality(console: Console, outcomes: Sequence[Outcome], document: Mappi
     for title in ("difference", "mean", "interval", "above"):
         gaps.add_column(title)
     for name, gap in document["differences"].items():
-        interval = f"{gap['low']:+.4f} to {gap['high']:+.4f}"
+        interval = f"{gap['low']:+.4f} to {gap['high']:+.4f}" if gap["splits"] > 1 else "one split"
         gaps.add_row(name, f"{gap['mean']:+.4f}", interval, f"{gap['above']} of {gap['splits']}")
     console.print(gaps)
-    for target in document["targets"]:
+    for target in document["targets"] if len(outcomes) > 1 else ():  # targets speak of repeated splits
         mark = "[green]reached[/green]" if target["reached"] else "[red]not reached[/red]"
         console.print(f"{target['target']:<48}{target['value']:<16}{mark}")
 
