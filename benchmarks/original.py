@@ -19,7 +19,7 @@ from torch import nn
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 HIDDEN = (512, 256, 128, 64)
-# The description names none of these. Of a dozen variants (5 to 30 epochs, 256 to 1024 rows, weight 1, 10, 38)
+# The description names none of these. Of a dozen variants (5-30 epochs, 256-1024 rows, weight 1, 10, 38)
 # on up to three other splits, these come nearest to the figures measured before, precision and recall at 0.5
 # above all; AUC stays below. More epochs would only make it slower.
 EPOCHS = 10
