@@ -41,7 +41,7 @@ class Options:
     data: str
     fresh: bool
     keep: bool
-    rate: int = 2000
+    rate: int = 1000
     limit: int = 20_000
 
     @classmethod
