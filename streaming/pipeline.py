@@ -20,6 +20,8 @@ Publish = Callable[[Sequence[Decided]], None]
 
 # Beyond 2000 records a transaction only its latency grows.
 MAX_TRANSACTION_RECORDS = 2000
+# Requests of at least so many records are worth having several under way.
+LARGE_RECORDS = 200
 
 
 class Pipeline:
@@ -47,6 +49,7 @@ class Pipeline:
         self._queue: deque[tuple[Batch, Future[list[Outcome]]]] = deque()
         self._size = 0
         self._undecided = 0
+        self._is_large = False
         self._concurrency = concurrency
         self._is_publishing = False
         self._is_closed = False
@@ -65,11 +68,11 @@ class Pipeline:
     def has_room(self) -> bool:
         """Whether another batch may come in: there is space for it, and somebody free to decide it.
 
-        A batch that only waited to be decided would have been larger, had it been fetched later:
-        many small requests are what makes a busy service late.
+        A batch that only waited to be decided would have been larger, had it been fetched later, and
+        many small requests are what makes a busy machine late: they go one after the other.
         """
         has_space = len(self._queue) < self._max_batches and self._size < self._max_bytes
-        return has_space and self._undecided < self._concurrency
+        return has_space and self._undecided < (self._concurrency if self._is_large else 1)
 
     @property
     def oldest_ms(self) -> int | None:
@@ -87,6 +90,7 @@ class Pipeline:
             self._queue.append((batch, future))
             self._size += batch.size
             self._undecided += 1
+            self._is_large = len(batch) >= LARGE_RECORDS
         future.add_done_callback(self._decided)
 
     def wait_for_room(self, timeout_s: float) -> None:

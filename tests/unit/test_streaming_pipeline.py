@@ -73,13 +73,23 @@ def test_it_is_bounded_in_batches(pipeline: Pipeline, stage: Stage) -> None:
     assert pipeline.has_room
 
 
-def test_a_batch_that_nobody_is_free_to_decide_is_not_taken_in(pipeline: Pipeline, stage: Stage) -> None:
-    stage.delays = dict.fromkeys(range(3), 0.2)
-    for offset in range(3):
-        pipeline.submit(batch(offset))
+def test_small_batches_are_decided_one_by_one(pipeline: Pipeline, stage: Stage) -> None:
+    stage.delays = {0: 0.2}
+    pipeline.submit(batch(0))
     assert not pipeline.has_room
     pipeline.wait_for_room(5)
     assert pipeline.has_room
+
+
+def test_large_batches_are_decided_side_by_side(stage: Stage) -> None:
+    stage.delays = dict.fromkeys((0, 1000, 2000), 0.3)
+    pipeline = Pipeline(stage.decide, stage.publish, max_batches=9, max_bytes=10**9, concurrency=3)
+    for start in (0, 1000, 2000):
+        assert pipeline.has_room
+        pipeline.submit(Batch([InputRecord("t", 0, start + n, 5, None, b"x") for n in range(500)]))
+    assert not pipeline.has_room
+    assert pipeline.finish(5)
+    pipeline.close()
 
 
 def test_it_is_bounded_in_bytes(pipeline: Pipeline, stage: Stage) -> None:
