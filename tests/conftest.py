@@ -8,10 +8,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from demo.brokers import Broker, open_broker
 from demo.ports import HOST, choose_port
 from demo.processes import Process
+
+# The suite runs on busy machines too: a slow draw says nothing about the code.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

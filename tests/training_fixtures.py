@@ -106,7 +106,7 @@ def use_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     (home / "models").mkdir(parents=True, exist_ok=True)
     monkeypatch.setenv("BENTOML_HOME", str(home))
-    monkeypatch.setattr(BentoMLContainer.model_store, "_cache", ModelStore(str(home / "models")))
+    monkeypatch.setattr(BentoMLContainer.model_store, "_override", ModelStore(str(home / "models")))
 
 
 def copy_release(registry: Registry, times: int = 1) -> list[str]:

@@ -90,8 +90,10 @@ def test_interrupted_it_stops_what_it_started(home: Path, number: signal.Signals
     with subprocess.Popen(
         command, cwd=ROOT, env=demo_environment(home), stdout=subprocess.PIPE, text=True
     ) as demo:
-        wait_for(lambda: any("bentoml serve" in command for command in processes_of(home)))
-        demo.send_signal(number)
+        try:
+            wait_for(lambda: demo.poll() is not None or is_serving(home))
+        finally:
+            demo.send_signal(number)
         said, _ = demo.communicate(timeout=60)
     assert demo.returncode in (130, 143), said
     assert processes_of(home) == []
@@ -117,6 +119,10 @@ def test_a_bad_file_names_the_place_and_the_log(home: Path) -> None:
     assert "training.log" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert processes_of(home) == []
+
+
+def is_serving(home: Path) -> bool:
+    return any("bentoml" in command and " serve " in command for command in processes_of(home))
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 120) -> None:

@@ -18,10 +18,8 @@ Check = Callable[[Callable[[], Any]], Awaitable[None]]
 @pytest.fixture
 def store(small_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(PAIR_VARIABLE, "")
-    before = BentoMLContainer.model_store.get()
-    BentoMLContainer.model_store.set(ModelStore(small_home / "models"))
-    yield
-    BentoMLContainer.model_store.set(before)
+    with BentoMLContainer.model_store.patch(ModelStore(small_home / "models")):
+        yield
 
 
 @pytest.mark.usefixtures("store")

@@ -107,7 +107,8 @@ def test_no_row_of_the_data_is_stored(published, few_transactions):
     for path in stored:
         assert not known & {tuple(row) for row in json.loads(path.read_text())["features"]}
     examples = list((published / "mlruns").rglob("input_example.json"))
-    assert len(examples) == 3
+    # Other tests' releases may stand beside it: one example to a model.
+    assert len(examples) == len({path.parent for path in examples}) >= 3
 
 
 def test_failed_publication_ends_its_runs_and_makes_no_release(registry, small_training, monkeypatch):

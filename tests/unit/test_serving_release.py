@@ -17,10 +17,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Make an empty model store the one in use."""
     (tmp_path / "models").mkdir()
     monkeypatch.setenv(PAIR_VARIABLE, "")
-    before = BentoMLContainer.model_store.get()
-    BentoMLContainer.model_store.set(ModelStore(tmp_path / "models"))
-    yield tmp_path
-    BentoMLContainer.model_store.set(before)
+    with BentoMLContainer.model_store.patch(ModelStore(tmp_path / "models")):
+        yield tmp_path
 
 
 def test_an_empty_store_has_nothing_to_serve(home: Path) -> None:
