@@ -48,10 +48,10 @@ class Pipeline:
         self._max_bytes = max_bytes
         self._queue: deque[tuple[Batch, Future[list[Outcome]]]] = deque()
         self._size = 0
-        self._undecided = 0
+        self._undecided = 0  # batches
         self._is_large = False
         self._concurrency = concurrency
-        self._is_publishing = False
+        self._publishing = 0  # batches at the head of the queue, in the transaction under way
         self._is_closed = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
@@ -66,13 +66,17 @@ class Pipeline:
 
     @property
     def has_room(self) -> bool:
-        """Whether another batch may come in: there is space for it, and somebody free to decide it.
+        """Whether another batch may come in: there is space for it, and it would not only wait.
 
-        A batch that only waited to be decided would have been larger, had it been fetched later, and
-        many small requests are what makes a busy machine late: they go one after the other.
+        A batch that waits would have been larger, had it been fetched later. Many small requests are what
+        makes a busy machine late, so a small batch comes in when the one before goes into its transaction:
+        one request for each transaction. Large ones are decided side by side.
         """
-        has_space = len(self._queue) < self._max_batches and self._size < self._max_bytes
-        return has_space and self._undecided < (self._concurrency if self._is_large else 1)
+        if len(self._queue) >= self._max_batches or self._size >= self._max_bytes:
+            return False
+        if self._is_large:
+            return self._undecided < self._concurrency
+        return len(self._queue) == self._publishing
 
     @property
     def oldest_ms(self) -> int | None:
@@ -117,7 +121,7 @@ class Pipeline:
             for batch, future in self._queue:
                 batch.dropped.set()
                 future.cancel()
-            self._changed.wait_for(lambda: not self._is_publishing, timeout_s)
+            self._changed.wait_for(lambda: not self._publishing, timeout_s)
             self._queue.clear()
             self._size = 0
             self._failure = None
@@ -162,7 +166,8 @@ class Pipeline:
                 break
             ready.append((batch, future.result()))
             records += len(batch)
-        self._is_publishing = bool(ready)
+        self._publishing = len(ready)
+        self._changed.notify_all()
         return ready
 
     def _publish_ready(self, ready: list[Decided]) -> None:
@@ -172,7 +177,7 @@ class Pipeline:
         except BaseException as error:
             failure = error
         with self._changed:
-            self._is_publishing = False
+            self._publishing = 0
             if failure is None:
                 self._forget(ready)
             else:

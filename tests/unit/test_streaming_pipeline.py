@@ -52,6 +52,10 @@ def batch(offset: int, value: bytes = b"x") -> Batch:
     return Batch([InputRecord("t", 0, offset, 5, None, value)])
 
 
+def large_batch(start: int) -> Batch:
+    return Batch([InputRecord("t", 0, start + n, 5, None, b"x") for n in range(500)])
+
+
 def test_batches_leave_in_the_order_they_came(pipeline: Pipeline, stage: Stage) -> None:
     stage.delays = {0: 0.1, 1: 0.05, 2: 0.0}
     for offset in range(3):
@@ -60,25 +64,39 @@ def test_batches_leave_in_the_order_they_came(pipeline: Pipeline, stage: Stage) 
     assert stage.published == [0, 1, 2]
 
 
-def test_it_is_bounded_in_batches(pipeline: Pipeline, stage: Stage) -> None:
+def test_it_is_bounded_in_batches(stage: Stage) -> None:
     stage.gate.clear()
-    for offset in range(4):
+    pipeline = Pipeline(stage.decide, stage.publish, max_batches=4, max_bytes=10**9, concurrency=9)
+    for start in range(0, 4000, 1000):
         pipeline.wait_for_room(5)
         assert pipeline.has_room
-        pipeline.submit(batch(offset))
+        pipeline.submit(large_batch(start))
     pipeline.wait_for_room(0.1)
     assert not pipeline.has_room
     stage.gate.set()
     pipeline.wait_for_room(5)
     assert pipeline.has_room
+    pipeline.close()
 
 
-def test_small_batches_are_decided_one_by_one(pipeline: Pipeline, stage: Stage) -> None:
-    stage.delays = {0: 0.2}
+def test_a_small_batch_comes_in_when_the_one_before_is_being_published(
+    pipeline: Pipeline, stage: Stage
+) -> None:
+    stage.gate.clear()
+    stage.delays = {0: 0.1}
+    assert pipeline.has_room
     pipeline.submit(batch(0))
     assert not pipeline.has_room
     pipeline.wait_for_room(5)
+    assert pipeline.has_room  # 0 is in its transaction
+    pipeline.submit(batch(1))
+    pipeline.wait_for_room(0.2)
+    assert not pipeline.has_room  # 1 is decided, but waits for the transaction to end
+    stage.gate.set()
+    pipeline.wait_for_room(5)
     assert pipeline.has_room
+    assert pipeline.finish(5)
+    assert stage.published == [0, 1]
 
 
 def test_large_batches_are_decided_side_by_side(stage: Stage) -> None:
@@ -86,7 +104,7 @@ def test_large_batches_are_decided_side_by_side(stage: Stage) -> None:
     pipeline = Pipeline(stage.decide, stage.publish, max_batches=9, max_bytes=10**9, concurrency=3)
     for start in (0, 1000, 2000):
         assert pipeline.has_room
-        pipeline.submit(Batch([InputRecord("t", 0, start + n, 5, None, b"x") for n in range(500)]))
+        pipeline.submit(large_batch(start))
     assert not pipeline.has_room
     assert pipeline.finish(5)
     pipeline.close()
