@@ -1,0 +1,172 @@
+"""What the quality benchmark claims rests on these: rivals made as described, figures worked out rightly."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import original
+from benchmarks.original import fit_original_network, fit_original_trees, original_network
+from benchmarks.quality import hindsight, load
+from benchmarks.quality_report import MIN_PRECISION, ORIGINALS, OURS, SHORT, Outcome, differences, targets
+from tests.training_fixtures import small_settings
+from training.evaluate import Rows
+
+REVIEW_COST = 1.5
+
+
+def rows_with_ties(seed, n=300):
+    rng = np.random.default_rng(seed)
+    label = (rng.random(n) < 0.1).astype(np.int8)
+    score = np.round(rng.random(n) + label * rng.random(n), 2)  # many equal scores
+    return score, Rows(label, np.where(label == 1, 1.0, 3.0), rng.lognormal(3, 1, n))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hindsight_is_the_best_of_all_thresholds(seed):
+    score, rows = rows_with_ties(seed)
+    fraud, at_risk = rows.label == 1, (rows.label * rows.weight * rows.amount).sum()
+    recall, saved = [0.0], [0.0]
+    for threshold in np.unique(score):
+        alarm = score >= threshold
+        caught = rows.weight[alarm & fraud].sum()
+        if caught >= MIN_PRECISION * rows.weight[alarm].sum():
+            recall.append(caught / rows.weight[fraud].sum())
+        kept = (rows.weight * rows.amount)[alarm & fraud].sum() - REVIEW_COST * rows.weight[alarm].sum()
+        saved.append(kept / at_risk)
+    found = hindsight(score, rows, REVIEW_COST)
+    assert found["best_recall"] == pytest.approx(max(recall))
+    assert found["best_cost_saved"] == pytest.approx(max(saved))
+
+
+def test_hindsight_of_a_worthless_score_alarms_nobody():
+    rows = Rows(np.int8([1, 0, 0, 0]), np.full(4, 100.0), np.full(4, 0.01))
+    assert hindsight(np.float64([0.1, 0.9, 0.8, 0.7]), rows, 1.0) == {
+        "best_recall": 0.0,
+        "best_cost_saved": 0.0,
+    }
+
+
+def outcomes(ours, network, trees, saved=0.8, best=0.7):
+    """Return an outcome for each average precision; the other figures meet their targets."""
+
+    def figures(ap):
+        return {
+            "average_precision": ap,
+            "auc": 0.99,
+            "recall": 0.9,
+            "precision": 0.7,
+            "calibration_error": 1e-4,
+            "cost_saved": saved,
+            "best_cost_saved": best,
+        }
+
+    found = []
+    for seed, aps in enumerate(zip(ours, network, trees, strict=True)):
+        models = {"our pair": figures(aps[0])}
+        for suffix in ("", SHORT):
+            models |= {name + suffix: figures(ap) for name, ap in zip(ORIGINALS, aps[1:], strict=True)}
+        for name in ("logistic regression", "HistGradientBoosting", *OURS[:2]):
+            models[name] = figures(0.5)
+        found.append(Outcome(seed, 74, models, {}))
+    return found
+
+
+def test_differences_are_paired_with_the_better_original_of_each_split():
+    gaps = differences(outcomes(ours=[0.9, 0.8], network=[0.7, 0.85], trees=[0.8, 0.6]))
+    better = gaps["AP: our pair - better original"]
+    assert better["mean"] == pytest.approx((0.1 - 0.05) / 2)
+    assert (better["above"], better["splits"]) == (1, 2)
+    assert better["low"] == pytest.approx(-0.05)
+    assert better["high"] == pytest.approx(0.1)
+    assert gaps["AP: our pair - original network"]["mean"] == pytest.approx((0.2 - 0.05) / 2)
+    assert gaps["saved: our pair - better original in hindsight"]["mean"] == pytest.approx(0.1)
+
+
+def reached(found):
+    return {target: bool(is_reached) for target, _, is_reached in targets(found, differences(found))}
+
+
+def test_targets_are_reached_from_8_of_10_splits_on():
+    eight = outcomes([0.95] * 8 + [0.85] * 2, [0.8] * 10, [0.9] * 10)
+    assert all(reached(eight).values())
+    seven = reached(outcomes([0.99] * 7 + [0.85] * 3, [0.8] * 10, [0.9] * 10))
+    assert [target for target, is_reached in seven.items() if not is_reached] == [
+        "AP above the better original on 8 of 10 splits"
+    ]
+
+
+def test_saving_less_than_hindsight_misses_its_target():
+    found = reached(outcomes([0.95], [0.8], [0.9], saved=0.69, best=0.7))
+    assert not found["saved ≥ the better original in hindsight"]
+
+
+def test_original_network_has_the_described_layers_and_both_faults(monkeypatch):
+    layers = list(original_network())
+    sizes = [(layer.in_features, layer.out_features) for layer in layers if isinstance(layer, nn.Linear)]
+    assert sizes == [(30, 512), (512, 256), (256, 128), (128, 64), (64, 1)]
+    assert [layer.p for layer in layers if isinstance(layer, nn.Dropout)] == [0.3] * 4
+    assert isinstance(layers[-1], nn.Sigmoid)
+    seen = []
+    forward = nn.BCEWithLogitsLoss.forward
+
+    def watch(self, inputs, target):
+        seen.append((inputs.detach(), float(self.pos_weight)))
+        return forward(self, inputs, target)
+
+    monkeypatch.setattr(nn.BCEWithLogitsLoss, "forward", watch)
+    features, label = separable()
+    fit_original_network(features, label, seed=0, epochs=1)
+    assert all(((given >= 0) & (given <= 1)).all() for given, _ in seen)  # sigmoid before the loss's own
+    assert {weight for _, weight in seen} == {original.POSITIVE_WEIGHT}
+
+
+def test_original_trees_are_300_of_depth_6_weighted_by_10(monkeypatch):
+    made = []
+
+    class Watched(original.xgboost.XGBClassifier):
+        def fit(self, *args, **kwargs):
+            made.append(self)
+            return super().fit(*args, **kwargs)
+
+    monkeypatch.setattr(original.xgboost, "XGBClassifier", Watched)
+    features, label = separable()
+    fit_original_trees(features, label, seed=0, threads=1)
+    wanted = {"n_estimators": 300, "max_depth": 6, "scale_pos_weight": 10}
+    assert wanted.items() <= made[0].get_params().items()
+    assert made[0].get_booster().num_boosted_rounds() == 300
+
+
+def separable(n=600):
+    rng = np.random.default_rng(0)
+    label = (rng.random(n) < 0.2).astype(np.int8)
+    return (rng.normal(size=(n, 30)) + 3 * label[:, None]).astype(np.float32), label
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda x, y: fit_original_network(x, y, seed=1, epochs=3),
+        lambda x, y: fit_original_trees(x, y, seed=1, threads=1),
+    ],
+    ids=["network", "trees"],
+)
+def test_originals_learn_and_repeat_by_seed(fit):
+    features, label = separable()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        first, again = fit(features, label)(features), fit(features, label)(features)
+    finally:
+        torch.set_num_threads(before)
+    assert first.tolist() == again.tolist()
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert first[label == 1].mean() > first[label == 0].mean() + 0.1
+
+
+def test_simulated_stand_in_has_the_weights_of_the_subset():
+    data = load(small_settings())
+    assert (len(data), data.frauds) == (19_301, 492)
+    assert set(data.sample_weight[data.required_label == 1]) == {1.0}
+    assert data.sample_weight[data.required_label == 0].sum() == pytest.approx(284_315)
