@@ -18,6 +18,7 @@ FITTING_CODE = (
     "sampling.py",
     "source.py",
     "train.py",
+    "trees.py",
 )
 # Settings that only say where or how fast, or judge what was fitted.
 IRRELEVANT = {"data", "known_samples", "threads", "device", "tracking_uri", "gate"}
