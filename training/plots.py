@@ -40,7 +40,7 @@ def _figure(
 
 
 def training_curves(history: Sequence[Mapping[str, float]], best: int, data: str, unit: str) -> Figure:
-    """Return loss and validation quality over epochs or trees, with the one that was kept."""
+    """Return loss and validation quality over epochs or boosting rounds, with the one that was kept."""
     figure, (left, right) = _figure("Training", data, 2, width=10)
     steps = np.arange(1, len(history) + 1)
     for axis, names in (

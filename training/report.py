@@ -68,7 +68,7 @@ def draw_trees(training: Training, folder: Path) -> None:
     bars = plots.importance(
         share, "What XGBoost splits on", "share of the total gain", text, plots.COLOURS["xgboost"]
     )
-    curves = plots.training_curves(fitted.history, fitted.best_tree, text, "tree")
+    curves = plots.training_curves(fitted.history, fitted.best_tree, text, "round")
     plots.save({"training": curves, "importance": bars}, folder)
 
 

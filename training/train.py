@@ -138,7 +138,9 @@ def _trees(train_part: Part, validation: Part, settings: Settings, report: Repor
     report(f"{settings.xgboost.trees} trees at most")
     fitted = fit_trees(train_part, validation, settings.xgboost, seed=settings.seed, threads=settings.threads)
     best = fitted.history[fitted.best_tree]["validation_average_precision"]
-    report(f"{fitted.best_tree + 1} trees of {len(fitted.history)}, validation AP {best:.3f}")
+    each = settings.xgboost.parallel_trees
+    kept, grown = each * (fitted.best_tree + 1), each * len(fitted.history)
+    report(f"{kept} trees of {grown}, validation AP {best:.3f}")
     return fitted
 
 

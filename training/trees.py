@@ -24,8 +24,8 @@ class FittedTrees:
     """The booster, cut at its best tree where that is asked for, with how it came about."""
 
     booster: xgboost.Booster
-    history: History  # figures after each tree, on training and validation rows
-    best_tree: int  # 0-based index of the last tree that was kept
+    history: History  # figures after each boosting round, on training and validation rows
+    best_tree: int  # 0-based boosting round that was kept last; a round may hold several trees
     seconds: float
     rows: int
 
@@ -55,7 +55,7 @@ def fit_trees(
     booster = xgboost.train(
         _parameters(settings, sample, seed, threads),
         matrix,
-        num_boost_round=settings.trees,
+        num_boost_round=_rounds(settings.trees, settings),
         evals=[(matrix, "train"), (other, "validation")],
         evals_result=record,
         verbose_eval=False,
@@ -70,7 +70,7 @@ def fit_trees(
 def refit_trees(
     everything: Part, fitted: FittedTrees, settings: XGBoostSettings, *, seed: int, threads: int
 ) -> FittedTrees:
-    """Fit again on more rows, with as many trees as were kept."""
+    """Fit again on more rows, for as many rounds as were kept."""
     started = time.perf_counter()
     sample, matrix = _matrix(everything, settings, seed, threads)
     parameters = _parameters(settings, sample, seed, threads)
@@ -102,6 +102,11 @@ def _matrix(
     return sample, matrix
 
 
+def _rounds(trees: int, settings: XGBoostSettings) -> int:
+    """Return how many boosting rounds make about this many trees."""
+    return max(1, trees // settings.parallel_trees)
+
+
 def _may_stop(settings: XGBoostSettings) -> bool:
     return settings.stopping_patience_trees < settings.trees
 
@@ -111,7 +116,9 @@ def _stopping(settings: XGBoostSettings) -> list[xgboost.callback.TrainingCallba
         return []
     return [
         xgboost.callback.EarlyStopping(
-            rounds=settings.stopping_patience_trees, metric_name="auc", data_name="validation"
+            rounds=_rounds(settings.stopping_patience_trees, settings),
+            metric_name="auc",
+            data_name="validation",
         )
     ]
 
@@ -123,6 +130,7 @@ def _parameters(settings: XGBoostSettings, sample: Sample, seed: int, threads: i
         "max_bin": settings.bins,
         "max_depth": settings.max_depth,
         "learning_rate": settings.learning_rate,
+        "num_parallel_tree": settings.parallel_trees,
         "scale_pos_weight": settings.scale_pos_weight,
         "subsample": settings.subsample,
         "colsample_bynode": settings.columns_per_node,

@@ -81,6 +81,14 @@ def test_trees_end_at_their_best_and_score_raw_features(parts):
     assert ((scores > 0) & (scores < 1)).all()
 
 
+def test_trees_side_by_side_count_as_trees(parts):
+    changes = {"trees": 12, "max_depth": 2, "parallel_trees": 3}
+    settings = small_settings(xgboost=changes).xgboost
+    fitted = fit_trees(*parts, settings, seed=0, threads=1)
+    assert len(fitted.history) == fitted.booster.num_boosted_rounds() == 4
+    assert len(fitted.booster.get_dump()) == 12
+
+
 def test_corrected_trees_are_the_same_trees_with_a_constant_added(parts):
     settings = small_settings().xgboost
     rows = parts[0].rows
