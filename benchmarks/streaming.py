@@ -71,22 +71,26 @@ def _cpu(rig: Rig, bridges: list[Any]) -> dict[str, float]:
     }
 
 
-def steady(rig: Rig, rate: float, seconds: float) -> dict[str, Any]:
-    """Send at a rate and see when each decision can be read."""
+def steady(rig: Rig, rate: float, seconds: float, warm_up_s: float) -> dict[str, Any]:
+    """Send at a rate and see when each decision can be read.
+
+    Before that the same for `warm_up_s`: a broker's JVM compiles for half a minute what this load needs.
+    """
+    early = int(rate * warm_up_s)
     topic = rig.topic()
     bridge = rig.bridge(topic)
     bridge.process.start()
     with Reader(rig.servers, f"{topic}.out") as reader:
-        rig.replay(topic, int(rate), rate)  # warm up: joined, connected, caches filled
-        wait_until(lambda: len(reader.arrivals) >= int(rate), 60)
+        rig.replay(topic, early, rate)
+        wait_until(lambda: len(reader.arrivals) >= early, 60)
         before = _cpu(rig, [bridge])
         replay = rig.replay(topic, int(rate * seconds), rate, wait=False)
         replay.wait_done()
         after = _cpu(rig, [bridge])
-        wait_until(lambda: len(reader.arrivals) >= int(rate * (seconds + 1)), 60)
+        wait_until(lambda: len(reader.arrivals) >= early + int(rate * seconds), 60)
     said = replay.last_line()
     bridge.process.stop()
-    latencies = _latencies(rig, topic, reader, int(rate))
+    latencies = _latencies(rig, topic, reader, early)
     quantiles = statistics.quantiles(latencies, n=1000)
     return {
         "rate": rate,
@@ -152,7 +156,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "original_per_second": originals,
             "bridge": bridges,
             "two_bridges": drain(rig, options.records, 2),
-            "steady": steady(rig, options.rate, options.seconds),
+            "steady": steady(rig, options.rate, options.seconds, options.warm_up),
         }
         if options.soak:
             found["soak"] = soak(rig, options.rate, options.soak)
@@ -171,6 +175,9 @@ def main() -> None:
     parser.add_argument("--original-seconds", type=float, default=8.0, help="per round (default: 8)")
     parser.add_argument("--rate", type=float, default=1000.0, help="steady rate per second (default: 1000)")
     parser.add_argument("--seconds", type=float, default=30.0, help="of the steady rate (default: 30)")
+    parser.add_argument(
+        "--warm-up", type=float, default=30.0, help="seconds of the same rate before (default: 30)"
+    )
     parser.add_argument(
         "--soak", type=float, default=0.0, help="seconds to watch the memory (default: 0, not)"
     )

@@ -10,7 +10,7 @@ from streaming.broker.producer import TransactionalSink
 from streaming.client import Classifier, HttpClassifier
 from streaming.decide import Decider
 from streaming.metrics import Metrics
-from streaming.pipeline import Pipeline
+from streaming.pipeline import LARGE_RECORDS, Pipeline
 from streaming.publish import Limits, Publisher
 from streaming.settings import Settings
 from streaming.watch import Watch
@@ -55,6 +55,7 @@ def build_bridge(settings: Settings, metrics: Metrics, classifier: Classifier | 
         bridge.max_in_flight_batches,
         bridge.max_in_flight_bytes,
         service.concurrency,
+        min(LARGE_RECORDS, service.max_batch_records),  # a full batch is large, whatever the limit
     )
     watch = Watch(source, guard, metrics, bridge.membership_check_s, settings.log.summary_s)
     refresh = _refresher(settings, publisher)

@@ -36,11 +36,19 @@ class Pipeline:
     max_batches, max_bytes : int
         Limits of what is inside.
     concurrency : int
-        Batches decided at the same time.
+        Large batches decided at the same time.
+    large_records : int
+        From how many records on a batch is large.
     """
 
     def __init__(
-        self, decide: Decide, publish: Publish, max_batches: int, max_bytes: int, concurrency: int
+        self,
+        decide: Decide,
+        publish: Publish,
+        max_batches: int,
+        max_bytes: int,
+        concurrency: int,
+        large_records: int = LARGE_RECORDS,
     ) -> None:
         self._decide = decide
         self._publish = publish
@@ -51,6 +59,7 @@ class Pipeline:
         self._undecided = 0  # batches
         self._is_large = False
         self._concurrency = concurrency
+        self._large_records = large_records
         self._publishing = 0  # batches at the head of the queue, in the transaction under way
         self._is_closed = False
         self._failure: BaseException | None = None
@@ -94,7 +103,7 @@ class Pipeline:
             self._queue.append((batch, future))
             self._size += batch.size
             self._undecided += 1
-            self._is_large = len(batch) >= LARGE_RECORDS
+            self._is_large = len(batch) >= self._large_records
         future.add_done_callback(self._decided)
 
     def wait_for_room(self, timeout_s: float) -> None:

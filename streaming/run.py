@@ -1,5 +1,6 @@
 """Runs a command that has its settings: signals, servers, progress."""
 
+import gc
 import os
 import signal
 import sys
@@ -42,6 +43,9 @@ def run_bridge(settings: Settings) -> None:
     try:
         bridge = build_bridge(settings, metrics, classifier)
         _on_signal(bridge.stop)
+        # What lives as long as the bridge need not be looked at again by each full collection.
+        gc.collect()
+        gc.freeze()
         log.info("started", group=settings.bridge.group, instance_id=settings.bridge.instance_id)
         bridge.run()
         log.info("stopped")

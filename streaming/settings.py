@@ -166,6 +166,13 @@ class BridgeSettings(Section):
     poll_timeout_ms: int = Field(
         100, ge=1, le=10_000, description="longest wait for new records, milliseconds"
     )
+    fetch_interval_ms: float = Field(
+        8.0,
+        ge=0,
+        le=1000,
+        description="shortest time between two fetches, milliseconds: what comes meanwhile shares a request "
+        "and a transaction",
+    )
     session_timeout_ms: int = Field(
         10_000,
         ge=1000,

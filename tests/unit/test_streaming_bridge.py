@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from streaming.backoff import Backoff
+from streaming.batch import InputRecord
 from streaming.bridge import Bridge, Parts
 from streaming.decide import Decider
 from streaming.errors import (
@@ -75,16 +76,23 @@ def make_rig(
     sink: FakeSink | None = None,
     classifier: FakeClassifier | None = None,
     records: int = 20,
+    fetch_interval_ms: float = 0.0,
 ) -> Rig:
     broker = broker or FakeBroker()
     source, guard, metrics = FakeSource(broker), FakeGuard(), Metrics()
     sink = sink or FakeSink(broker)
     classifier = classifier or FakeClassifier()
-    settings = BridgeSettings(instance_id="a", revoke_timeout_s=1.0, stop_timeout_s=2.0, poll_timeout_ms=2)
+    settings = BridgeSettings(
+        instance_id="a",
+        revoke_timeout_s=1.0,
+        stop_timeout_s=2.0,
+        poll_timeout_ms=2,
+        fetch_interval_ms=fetch_interval_ms,
+    )
     service = ServiceSettings(max_batch_records=records)
     publisher = Publisher(source, sink, Limits(10**6, 10**6), metrics)
     decider = Decider(classifier, Backoff(0.001, 0.005), metrics)
-    pipeline = Pipeline(decider.decide, publisher, 3, 10**7, 2)
+    pipeline = Pipeline(decider.decide, publisher, 3, 10**7, 2, large_records=records)
     watch = Watch(source, guard, metrics, 0.05, 60)
     refreshed: list[int] = []
     parts = Parts(source, sink, guard, watch, pipeline, metrics, lambda: refreshed.append(1))
@@ -134,6 +142,24 @@ def test_batches_that_are_ready_share_a_transaction() -> None:
     rig.stop()
     assert_exactly_once(rig.broker)
     assert rig.broker.transactions < 100
+
+
+def test_fetches_keep_their_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = make_rig(fetch_interval_ms=30)
+    moments: list[float] = []
+    poll = rig.source.poll
+
+    def noted(timeout_ms: int, max_records: int) -> list[InputRecord]:
+        moments.append(time.monotonic())
+        return poll(timeout_ms, max_records)
+
+    monkeypatch.setattr(rig.source, "poll", noted)
+    feed(rig.broker, 200)
+    rig.start().wait_drained()
+    rig.stop()
+    assert_exactly_once(rig.broker)
+    assert len(moments) >= 10
+    assert min(after - before for before, after in itertools.pairwise(moments)) >= 0.029
 
 
 @pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
