@@ -41,6 +41,8 @@ def measure_original(rig: Rig, topic: str, seconds: float) -> float:
     command = [sys.executable, "-m", "benchmarks.streaming_original", rig.servers, f"{topic}.in", rig.url]
     done = subprocess.run([*command, str(seconds)], capture_output=True, text=True, check=True, cwd=ROOT)
     found = json.loads(done.stdout.strip().splitlines()[-1])
+    if not found["decided"]:
+        raise SystemExit(f"the original consumer decided nothing: {done.stdout.strip()[-500:]}")
     return float(found["decided"] / found["seconds"])
 
 

@@ -21,7 +21,7 @@ def consume(servers: str, topic: str, url: str, seconds: float) -> tuple[int, fl
         group_id=f"original-{time.time_ns()}",
         auto_offset_reset="earliest",
         enable_auto_commit=True,
-        consumer_timeout_ms=10_000,
+        consumer_timeout_ms=60_000,
     )
     decided, begun = 0, 0.0
     for message in consumer:
