@@ -120,3 +120,7 @@ class Guard(ABC):
     @abstractmethod
     def leave(self) -> None:
         """Leave the group for good, so that its partitions move at once; never raises."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the connection; another look opens it again."""

@@ -63,10 +63,21 @@ class Watch:
         self._ended.set()
 
     def _check(self) -> None:
-        while not self._ended.wait(self._check_s):
-            if self.look():
-                self.is_taken = True
-                return
+        try:
+            while not self._ended.wait(self._check_s):
+                self.is_taken = self._looked()
+                if self.is_taken:
+                    return
+        finally:
+            self._guard.close()
+
+    def _looked(self) -> bool:
+        try:
+            return self.look()
+        except Exception as error:
+            # The thread that looks must outlive what nobody foresaw, or a rival is never seen.
+            log.warning("membership_unknown", error=type(error).__name__)
+            return False
 
     def _summarise(self) -> None:
         while not self._ended.wait(self._summary_s):

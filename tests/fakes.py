@@ -243,9 +243,13 @@ class FakeGuard(Guard):
     def __init__(self) -> None:
         self.taken = threading.Event()
         self.has_left = False
+        self.is_closed = False
 
     def is_taken(self, membership: Membership) -> bool:
         return self.taken.is_set()
 
     def leave(self) -> None:
         self.has_left = True
+
+    def close(self) -> None:
+        self.is_closed = True

@@ -2,6 +2,7 @@
 """Looks after topics and membership: created when missing, checked before anything is consumed."""
 
 import contextlib
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class Topic:
 
 
 class Admin:
-    """A short-lived connection for questions and orders about topics and groups.
+    """A connection for questions and orders about topics and groups.
 
     Parameters
     ----------
@@ -52,6 +53,10 @@ class Admin:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the connection."""
         with contextlib.suppress(kafka_errors.KafkaError):
             self._client.close()
 
@@ -101,8 +106,17 @@ class Admin:
             return DEFAULT_MAX_MESSAGE_BYTES
 
     def holder(self, group: str, instance_id: str) -> str | None:
-        """Return the member id under which a group knows an instance id, or None."""
+        """Return the member id under which a group knows an instance id, or None.
+
+        Raises
+        ------
+        BrokerUnavailable
+            When the broker asked is not the group's coordinator, or does not tell for another reason.
+        """
         found = self._client.describe_groups([group])[group]
+        if found.get("error"):
+            # A client that is kept open asks where the coordinator was: this must not pass for "nobody".
+            raise BrokerUnavailable(f"Group {group} is not described: {found['error']}")
         for member in found.get("members", []):
             if member.get("group_instance_id") == instance_id:
                 return str(member["member_id"])
@@ -166,6 +180,18 @@ def _ensure(admin: Admin, name: str, partitions: int, settings: TopicSettings) -
     return admin.create(name, partitions, settings)
 
 
+# What a broker that is down, or not the coordinator any more, brings about.
+SILENT = (
+    BrokerUnavailable,
+    BrokerRefused,
+    kafka_errors.KafkaError,
+    KeyError,
+    ValueError,
+    OSError,
+    RuntimeError,
+)
+
+
 class GroupGuard(Guard):
     """Asks the group's coordinator who holds our instance id.
 
@@ -175,26 +201,43 @@ class GroupGuard(Guard):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._lock = threading.Lock()
+        self._kept: Admin | None = None
 
     def is_taken(self, membership: Membership) -> bool:
         """See `Guard.is_taken`."""
         bridge = self._settings.bridge
         ours = getattr(membership, "member_id", None)
-        try:
-            with self._admin() as admin:
-                holder = admin.holder(bridge.group, bridge.instance_id)
-        except (BrokerUnavailable, BrokerRefused, kafka_errors.KafkaError, KeyError, ValueError):
-            return False
+        with self._lock:
+            try:
+                holder = self._connected().holder(bridge.group, bridge.instance_id)
+            except SILENT:
+                self._disconnect()
+                return False
         return holder is not None and holder != ours
 
     def leave(self) -> None:
         """See `Guard.leave`."""
         bridge = self._settings.bridge
-        with (
-            contextlib.suppress(BrokerUnavailable, BrokerRefused, kafka_errors.KafkaError),
-            self._admin() as admin,
-        ):
+        # A client of its own: the one that is kept may be waiting for an answer.
+        with contextlib.suppress(*SILENT), self._admin() as admin:
             admin.remove(bridge.group, bridge.instance_id)
+
+    def close(self) -> None:
+        """See `Guard.close`."""
+        with self._lock:
+            self._disconnect()
+
+    def _connected(self) -> Admin:
+        # Connecting anew for each look would cost the bridge's other threads tens of milliseconds.
+        if self._kept is None:
+            self._kept = self._admin()
+        return self._kept
+
+    def _disconnect(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
 
     def _admin(self) -> Admin:
         return Admin(self._settings.kafka.model_copy(update={"connect_timeout_s": 1.0}))
