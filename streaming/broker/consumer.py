@@ -37,7 +37,6 @@ class GroupSource(Source):
         self._consumer: Any = None
         self._is_paused = False
         self._member_id = ""  # under which everything that `poll` returned was fetched
-        self._first_seen: dict[int, int] = {}  # where a group without commits began
 
     def start(self, listener: Listener) -> None:
         """See `Source.start`."""
@@ -59,7 +58,7 @@ class GroupSource(Source):
             retry_backoff_ms=20,
             allow_auto_create_topics=False,
         )
-        self._consumer.subscribe([self._topic], listener=_Adapter(listener, self._first_seen))
+        self._consumer.subscribe([self._topic], listener=_Adapter(listener))
 
     def poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
         """See `Source.poll`."""
@@ -73,11 +72,7 @@ class GroupSource(Source):
             raise translated(error, f"Reading {self._topic}") from error
         self._keep_joining()
         self._notice_rejoining()
-        records = []
-        for place, ones in found.items():
-            self._first_seen.setdefault(place.partition, ones[0].offset)
-            records += [_record(one) for one in ones]
-        return records
+        return [_record(one) for ones in found.values() for one in ones]
 
     def _keep_joining(self) -> None:
         # When the metadata made the leader join again and a poll ends before the answer is there,
@@ -114,9 +109,11 @@ class GroupSource(Source):
         try:
             for place in self._consumer.assignment():
                 committed = self._consumer.committed(place, timeout_ms=timeout_ms)
-                position = self._first_seen.get(place.partition) if committed is None else committed
-                if position is not None:
-                    self._consumer.seek(place, position)
+                if committed is None:
+                    # Where a group without commits begins. Staying would skip what has been fetched.
+                    self._consumer.seek_to_beginning(place)
+                else:
+                    self._consumer.seek(place, committed)
         except kafka_errors.KafkaError as error:
             raise BrokerUnavailable(f"Reading the committed offsets: {type(error).__name__}") from error
 
@@ -158,24 +155,17 @@ class _Adapter(ConsumerRebalanceListener):  # type: ignore[misc]  # the base is 
     stand still until they return, so whoever listens must return well within the session timeout.
     """
 
-    def __init__(self, listener: Listener, first_seen: dict[int, int]) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._first_seen = first_seen
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         self._listener.on_assigned(_numbers(assigned))
 
     def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         self._listener.on_revoked(_numbers(revoked))
-        self._forget(revoked)
 
     def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
         self._listener.on_lost(_numbers(lost))
-        self._forget(lost)
-
-    def _forget(self, places: Collection[TopicPartition]) -> None:
-        for place in places:
-            self._first_seen.pop(place.partition, None)
 
 
 def _numbers(places: Collection[TopicPartition]) -> list[int]:
