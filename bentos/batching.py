@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bentos.errors import OverloadedError, RequestError, RunnerUnavailableError
+from bentos.errors import OverloadedError, RequestError, RunnerUnavailableError, ScoringFailedError
 from bentos.settings import GatewaySettings
 
 
@@ -58,7 +58,9 @@ class Batcher:
         OverloadedError
             If the queue has no room; nothing was asked of the runners then.
         RunnerUnavailableError
-            If a runner failed, or was not in time.
+            If a runner was not there, or not in time.
+        ScoringFailedError
+            If scoring failed for a reason of its own.
         """
         limit = self._settings.max_batch_rows
         if self.queued_rows and self.queued_rows + len(transactions) > self._settings.max_queued_rows:
@@ -133,18 +135,25 @@ class Batcher:
                 decisions = await self._decide(transactions, len(batch), waited_s)
         except TimeoutError:
             self._fail(batch, "The runners did not answer in time.")
+        except ScoringFailedError as error:
+            self._fail(batch, error.message, ScoringFailedError)
         except RequestError as error:
             self._fail(batch, error.message)
         except Exception:
-            self._fail(batch, "Scoring failed.")
+            self._fail(batch, "Scoring failed.", ScoringFailedError)
             raise
         else:
             _hand_out(batch, decisions)
 
-    def _fail(self, batch: list[_Waiting], message: str) -> None:
+    def _fail(
+        self,
+        batch: list[_Waiting],
+        message: str,
+        error: type[RunnerUnavailableError] = RunnerUnavailableError,
+    ) -> None:
         for waiting in batch:
             if not waiting.answer.done():
-                waiting.answer.set_exception(RunnerUnavailableError(message, self._settings.retry_after_s))
+                waiting.answer.set_exception(error(message, self._settings.retry_after_s))
 
 
 def _hand_out(batch: list[_Waiting], decisions: Sequence[Any]) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from bentos.decoding import pack_features
-from bentos.errors import RunnerUnavailableError
+from bentos.errors import ScoringFailedError
 from bentos.hop import Scorer
 from bentos.metrics import Metrics
 from bentos.policy import RISK_LEVELS, Floats, Verdict, decide
@@ -80,7 +80,9 @@ class Classifier:
         Raises
         ------
         RunnerUnavailableError
-            If a runner did not answer, or not with scores.
+            If a runner did not answer.
+        ScoringFailedError
+            If it answered otherwise than with scores.
         """
         started = perf_counter()
         rows = pack_features(transactions)
@@ -119,5 +121,5 @@ def _checked(scores: Rows, length: int) -> Floats:
     """Return the scores as float64; fewer, more, or impossible ones never become a decision."""
     checked = scores.astype(np.float64)
     if checked.shape != (length,) or not np.all((checked >= 0) & (checked <= 1)):
-        raise RunnerUnavailableError("A runner gave an answer that is not a score.")
+        raise ScoringFailedError("A runner gave an answer that is not a score.")
     return checked

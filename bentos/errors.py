@@ -16,6 +16,7 @@
         └── UnavailableError            503, with Retry-After
             ├── OverloadedError
             └── RunnerUnavailableError
+                └── ScoringFailedError  a defect: nothing that waiting mends
 
 No message names a value of a transaction: an answer may be logged by whoever receives it.
 """
@@ -191,3 +192,9 @@ class RunnerUnavailableError(UnavailableError):
     """A runner is dead, restarting, or slower than the deadline."""
 
     reason = "runner_unavailable"
+
+
+class ScoringFailedError(RunnerUnavailableError):
+    """Code or model is at fault. Still a 503: no input is to blame, and bridges keep what they hold."""
+
+    reason = "scoring_failed"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bentos.decoding import pack_features
-from bentos.errors import OverloadedError, RunnerUnavailableError
+from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
 from bentos.hop import Scorer
 from bentos.policy import Calibration, Floats
 from bentos.release import FEATURE_NAMES
@@ -80,7 +80,7 @@ class Explainer:
             np.float64
         ) + self._calibration.xgboost * trees.astype(np.float64)
         if combined.shape != (len(transactions), len(FEATURE_NAMES)) or not np.all(np.isfinite(combined)):
-            raise RunnerUnavailableError("A runner gave an answer that is not a contribution.")
+            raise ScoringFailedError("A runner gave an answer that is not a contribution.")
         return combined
 
 

@@ -149,6 +149,11 @@ class FrontDoor:
         except ClientGoneError:
             self._gateway().metrics.refused("client_gone")
             return
+        except Exception:
+            # The server answers 500 and logs it; an alert must see it too.
+            self._gateway().metrics.refused("defect")
+            self._gateway().metrics.answered(500, perf_counter() - started, received - started, 0.0, 0.0)
+            raise
         total = perf_counter() - started
         self._gateway().metrics.answered(status, total, received - started, answer.decode_s, answer.encode_s)
         if self._settings.log.access:

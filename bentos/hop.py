@@ -14,10 +14,10 @@ from urllib.parse import unquote, urlsplit
 import httptools
 import numpy as np
 
-from bentos.errors import RunnerUnavailableError
+from bentos.errors import RunnerUnavailableError, ScoringFailedError
 from bentos.wire import FLOAT32, MEDIA_TYPE, Rows, rows_of
 
-HTTP_OK = 200
+HTTP_OK, HTTP_UNAVAILABLE = 200, 503
 HEAD = b"POST %b HTTP/1.1\r\nHost: runner\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
 READY = b"GET /readyz HTTP/1.1\r\nHost: runner\r\n\r\n"
 PROBE_TIMEOUT_S = 1.0
@@ -71,7 +71,9 @@ class RunnerClient:
         Raises
         ------
         RunnerUnavailableError
-            If the runner does not answer as it should.
+            If the runner does not answer, or says that it is overloaded.
+        ScoringFailedError
+            If it answers with another error.
         """
         return np.frombuffer(await self._post(b"/score", rows), FLOAT32)
 
@@ -107,8 +109,10 @@ class RunnerClient:
             if isinstance(error, asyncio.CancelledError):
                 raise
             raise RunnerUnavailableError(f"The {self.name} runner is not available.") from None
-        if status != HTTP_OK:
+        if status == HTTP_UNAVAILABLE:
             raise RunnerUnavailableError(f"The {self.name} runner is overloaded.")
+        if status != HTTP_OK:
+            raise ScoringFailedError(f"The {self.name} runner failed.")
         return answer
 
     def _start_probing(self) -> None:

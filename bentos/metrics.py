@@ -43,6 +43,28 @@ SHARES = (
     1.0,
 )
 STAGES = ("receive", "decode", "queue", "runners", "policy", "encode")
+# Every status and reason there is, so that each counts from 0: `rate` does not see what a series starts with.
+STATUSES = ("200", "400", "408", "413", "415", "500", "503")
+REASONS = (
+    "invalid_transaction",
+    "empty_list",
+    "duplicate_key",
+    "encoding",
+    "not_json",
+    "query",
+    "unauthorized",
+    "not_found",
+    "method",
+    "slow_body",
+    "body_too_large",
+    "list_too_long",
+    "media_type",
+    "overloaded",
+    "runner_unavailable",
+    "scoring_failed",
+    "client_gone",
+    "defect",
+)
 # Observations kept before they are handed over, so that memory stays bounded between two scrapes.
 MAX_KEPT = 4096
 
@@ -73,7 +95,7 @@ class Metrics:
         to: dict[str, Any] = {"namespace": PREFIX}
         if registry is not None:
             to["registry"] = registry
-        self._requests = Counter("requests", "Requests to /classify by status.", ["status"], **to)
+        self._requests = Counter("requests", "Requests let in to /classify, by status.", ["status"], **to)
         self._refused = Counter("refused", "Requests not decided, by reason.", ["reason"], **to)
         self._transactions = Counter("transactions", "Transactions decided.", **to)
         self._decisions = Counter(
@@ -115,6 +137,10 @@ class Metrics:
             self.runner_changed(runner, is_up=True)
         for decision in ("approve", "review", "decline"):
             self._decisions.labels(decision, release.number)
+        for status in STATUSES:
+            self._requests.labels(status)
+        for reason in REASONS:
+            self._refused.labels(reason)
 
     def runner_changed(self, runner: str, is_up: bool) -> None:
         """Say whether `runner` answers."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from bentos.batching import Batcher
-from bentos.errors import OverloadedError, RunnerUnavailableError
+from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
 from bentos.settings import GatewaySettings
 
 
@@ -109,6 +109,16 @@ async def test_a_failed_hop_fails_its_requests_and_no_other() -> None:
         await desk.submit([1])
     runners.error = None
     assert await desk.submit([1]) == [2]
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), ScoringFailedError("not a score")])
+async def test_a_defect_is_told_from_a_runner_that_is_away(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    runners = Runners()
+    runners.error = error
+    with pytest.raises(ScoringFailedError):
+        await batcher(runners).submit([1])
 
 
 async def test_a_caller_who_leaves_harms_nobody() -> None:

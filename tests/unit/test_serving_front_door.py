@@ -221,6 +221,16 @@ async def test_overload_says_when_to_come_back() -> None:
     assert (answer.status, answer.headers["retry-after"], door.refusals("overloaded")) == (503, "3", 1)
 
 
+async def test_a_defect_is_counted_as_the_500_it_becomes() -> None:
+    door = Door()
+    door.desk.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):  # the server answers and logs it
+        await door.ask()
+    door.gateway.metrics.hand_over()
+    assert door.refusals("defect") == 1
+    assert door.registry.get_sample_value("fraud_requests_total", {"status": "500"}) == 1
+
+
 async def test_a_caller_who_hangs_up_is_counted_not_answered() -> None:
     door = Door()
     sent: list[Any] = []

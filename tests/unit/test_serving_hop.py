@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bentos.errors import RunnerUnavailableError
+from bentos.errors import RunnerUnavailableError, ScoringFailedError
 from bentos.hop import RunnerClient
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -117,6 +117,22 @@ async def overloaded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
     await read_request(reader)
     writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
     await writer.drain()
+
+
+async def failing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await read_request(reader)
+    writer.write(b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n")
+    await writer.drain()
+
+
+async def test_a_runner_that_fails_is_told_from_one_that_is_busy(tmp_path: Path) -> None:
+    async with runner(failing, tmp_path / "f") as client:
+        with pytest.raises(ScoringFailedError):
+            await asyncio.wait_for(client.score(ROW), 2)
+    async with runner(overloaded, tmp_path / "o") as client:
+        with pytest.raises(RunnerUnavailableError) as caught:
+            await asyncio.wait_for(client.score(ROW), 2)
+    assert caught.type is RunnerUnavailableError
 
 
 @pytest.mark.parametrize("handler", [nonsense, resetting, half_an_answer, overloaded])

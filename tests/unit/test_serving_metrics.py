@@ -1,11 +1,18 @@
 """What Prometheus is told."""
 
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from bentos.metrics import SHARES, ManyHistogram, Metrics
+from bentos import errors
+from bentos.metrics import REASONS, SHARES, STATUSES, ManyHistogram, Metrics
+
+SOURCES = Path(errors.__file__).parent
 
 
 @given(st.lists(st.floats(0, 2) | st.sampled_from(SHARES), max_size=50))
@@ -44,3 +51,29 @@ def test_everything_kept_is_handed_over_once() -> None:
     assert value("fraud_batch_requests_sum") == 4
     assert value("fraud_stage_seconds_count", {"stage": "runners"}) == 2
     assert value("fraud_refused_total", {"reason": "not_json"}) == 1
+
+
+def test_every_reason_and_status_begins_at_zero() -> None:
+    """What is seen first at 1 has no rate: no alert would see the first defect."""
+    registry = CollectorRegistry()
+    Metrics(registry).serve(SimpleNamespace(number="12", neural_net_tag="n:12", xgboost_tag="x:12"))  # type: ignore[arg-type]
+    for decision in ("approve", "review", "decline"):
+        assert (
+            registry.get_sample_value("fraud_decisions_total", {"decision": decision, "release": "12"}) == 0
+        )
+    for status in STATUSES:
+        assert registry.get_sample_value("fraud_requests_total", {"status": status}) == 0
+    for reason in REASONS:
+        assert registry.get_sample_value("fraud_refused_total", {"reason": reason}) == 0
+
+
+def test_no_reason_is_forgotten() -> None:
+    given = {
+        reason
+        for path in SOURCES.glob("*.py")
+        for reason in re.findall(r'(?:reason(?:: str)? ?= ?|refused\()"(\w+)"', path.read_text())
+    }
+    assert given - set(REASONS) == {"malformed", "unavailable"}  # of base classes that nobody raises
+    answered = [error for error in vars(errors).values() if hasattr(error, "status")]
+    # Who has no key or method is refused before a request counts as one to /classify.
+    assert {str(error.status) for error in answered} - set(STATUSES) == {"401", "404", "405"}
