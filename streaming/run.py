@@ -1,16 +1,12 @@
 """Runs a command that has its settings: signals, servers, progress."""
 
 import gc
-import os
-import signal
 import sys
 import threading
-from collections.abc import Callable
-from types import FrameType
 
 import structlog
 
-from streaming.broker.admin import prepare_topics
+from streaming.broker.admin import prepare_input
 from streaming.broker.feed import Feed
 from streaming.build import build_bridge
 from streaming.client import HttpClassifier
@@ -21,11 +17,9 @@ from streaming.progress import counting
 from streaming.replay import data_file, repeated, replay
 from streaming.settings import Settings
 from streaming.status import Health, StatusServer
+from streaming.stopping import Stopping
 
 log = structlog.get_logger()
-
-# A stop takes no longer than 10 s, whatever hangs.
-STOP_LIMIT_S = 9.0
 
 
 def run_bridge(settings: Settings) -> None:
@@ -36,13 +30,16 @@ def run_bridge(settings: Settings) -> None:
     StreamingError
         When it cannot start or cannot go on.
     """
+    # First of all: waiting for the broker takes up to `connect_timeout_s`. With the broker down a call may
+    # hang; an end without goodbye loses nothing: what is open is aborted, as after a kill.
+    stopping = Stopping(forced_status=0)
     metrics = Metrics()
     classifier = HttpClassifier(settings.service)
     health = Health(metrics, settings.metrics, classifier.is_ready)
     server = StatusServer(settings.metrics, metrics, health) if settings.metrics.port else None
     try:
         bridge = build_bridge(settings, metrics, classifier)
-        _on_signal(bridge.stop)
+        stopping.calls(bridge.stop)
         # What lives as long as the bridge need not be looked at again by each full collection.
         gc.collect()
         gc.freeze()
@@ -59,19 +56,6 @@ def run_bridge(settings: Settings) -> None:
             server.close()
 
 
-def _on_signal(stop: Callable[[], None]) -> None:
-    def handle(number: int, _: FrameType | None) -> None:
-        stop()
-        # With the broker down a call may hang. An end without goodbye loses nothing: what is open is
-        # aborted, as after a kill.
-        last_resort = threading.Timer(STOP_LIMIT_S, os._exit, (0,))
-        last_resort.daemon = True
-        last_resort.start()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, handle)
-
-
 def run_replay(settings: Settings, data: str, limit: int | None, *, is_looping: bool) -> None:
     """Send the transactions of a file, with a progress line on a terminal.
 
@@ -81,9 +65,10 @@ def run_replay(settings: Settings, data: str, limit: int | None, *, is_looping: 
         When the file cannot be read or the broker does not take them.
     """
     stopped = threading.Event()
-    _on_signal(stopped.set)
-    prepare_topics(settings)
+    stopping = Stopping(forced_status=1)  # what is not acknowledged by then may be missing
+    prepare_input(settings)
     feed = Feed(settings.kafka, settings.replay.delivery_timeout_s)
+    stopping.calls(stopped.set)
     rows = limit or settings.replay.simulated_rows
     try:
         with data_file(data, rows) as path, counting("sent", limit) as report:

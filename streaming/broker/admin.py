@@ -171,6 +171,19 @@ def prepare_topics(settings: Settings) -> Topics:
         )
 
 
+def prepare_input(settings: Settings) -> Topic:
+    """Find the input topic, or create it: whoever only produces needs no right to the others.
+
+    Raises
+    ------
+    BrokerUnavailable, BrokerRefused
+        With one sentence on what to do.
+    """
+    names = settings.topics
+    with Admin(settings.kafka) as admin:
+        return _ensure(admin, names.input, names.partitions, names)
+
+
 def _ensure(admin: Admin, name: str, partitions: int, settings: TopicSettings) -> Topic:
     found = admin.find(name)
     if found is not None:
