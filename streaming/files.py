@@ -1,6 +1,7 @@
 """Reads transactions from CSV or parquet and writes each as the JSON that ``/classify`` takes."""
 
 import csv
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from streaming.errors import DataError
 
 FEATURES = ("Time", *(f"V{number}" for number in range(1, 29)), "Amount")
 IDENTITY = "transaction_id"
+NO_NUMBER = "a cell is missing or is no number."
 PARQUET_ROWS = 8192  # read at a time: memory stays flat whatever the file's size
 
 Transaction = tuple[bytes, bytes]
@@ -25,7 +27,7 @@ def read_transactions(path: Path) -> Iterator[Transaction]:
     path : Path
         ``.parquet``, or CSV whatever its suffix; the 30 features in any order, further columns
         ignored: neither label nor weight leaves this process. Rows without ``transaction_id``
-        get their row number, from 0.
+        get their row number, from 1.
 
     Raises
     ------
@@ -36,7 +38,9 @@ def read_transactions(path: Path) -> Iterator[Transaction]:
         raise DataError(f"{path} does not exist: --data wants a CSV or parquet file, or `simulator`.")
     rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path)
     encode = msgspec.json.Encoder().encode
-    for number, (identity, values) in enumerate(rows):
+    for number, (identity, values) in enumerate(rows, 1):
+        if not all(map(math.isfinite, values)):
+            raise DataError(f"{path}, row {number}: {NO_NUMBER}")
         name = str(number) if identity is None else identity
         yield name.encode(), encode({IDENTITY: name, **dict(zip(FEATURES, values, strict=True))})
 
@@ -63,7 +67,7 @@ def _csv_row(
         identity, texts = pick(cells)
         return identity, [float(text) for text in texts]
     except (ValueError, IndexError) as error:
-        raise DataError(f"{path}, line {line}: a cell is missing or is no number.") from error
+        raise DataError(f"{path}, line {line}: {NO_NUMBER}") from error
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -80,9 +84,13 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         for part in file.iter_batches(PARQUET_ROWS, columns=names):
             for cells in zip(*(part.column(name).to_pylist() for name in names), strict=True):
                 identity, values = pick(cells)
-                yield None if identity is None else str(identity), values
+                yield None if identity is None else str(identity), [_number(value) for value in values]
     except (OSError, ArrowException) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 def _picker(path: Path, names: Sequence[str]) -> Callable[[Sequence[Any]], tuple[Any, list[Any]]]:

@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable
 
+# At most so many at once: a lot is held in memory, and nobody looks at a stop before it is sent.
+MAX_LOT = 1000
+
 
 class Pace:
     """Tells how many may be sent by now.
@@ -35,12 +38,15 @@ class Pace:
         self._granted = 0
 
     def next_lot(self) -> int:
-        """Wait for the next tick; return how many to send now, at least 1."""
+        """Wait for the next tick; return how many to send now, at least 1.
+
+        After a delay several full lots follow at once.
+        """
         if self._rate == 0:
-            return 1000
+            return MAX_LOT
         while True:
             elapsed = self._clock() - self._begun
-            due = int(elapsed * self._rate) + 1 - self._granted
+            due = min(int(elapsed * self._rate) + 1 - self._granted, MAX_LOT)
             if due > 0:
                 self._granted += due
                 return due

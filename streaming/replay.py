@@ -84,9 +84,24 @@ def replay(  # what, where to, how fast, and who is told
 
 
 def repeated(path: Path, is_looping: bool, limit: int | None) -> Iterator[Transaction]:
-    """Yield the rows of a file once or for ever, but no more than `limit`."""
-    passes = (read_transactions(path) for _ in (itertools.count() if is_looping else range(1)))
-    return itertools.islice(itertools.chain.from_iterable(passes), limit)
+    """Yield the rows of a file once or for ever, but no more than `limit`.
+
+    Raises
+    ------
+    DataError
+        While iterating: if the file cannot be read, or would be looped through for ever without a row.
+    """
+    return itertools.islice(_endless(path) if is_looping else read_transactions(path), limit)
+
+
+def _endless(path: Path) -> Iterator[Transaction]:
+    while True:
+        is_empty = True
+        for transaction in read_transactions(path):
+            is_empty = False
+            yield transaction
+        if is_empty:
+            raise DataError(f"{path} has no rows.")
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_csv_and_parquet_give_the_same_records(tmp_path: Path) -> None:
     from_csv = list(read_transactions(write_csv(tmp_path / "t.csv", rows)))
     assert from_csv == list(read_transactions(tmp_path / "t.parquet"))
     key, value = from_csv[3]
-    assert key == b"3"
+    assert key == b"4"  # rows are counted from 1, as `training score` does
     assert list(json.loads(value)) == ["transaction_id", *FEATURES]
     assert json.loads(value)["V1"] == 3.01
 
@@ -93,6 +94,8 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         "lacks the column V7": write_csv(tmp_path / "a.csv", [good], [n for n in good if n != "V7"]),
         "line 3": write_csv(tmp_path / "b.csv", [good, {**good, "V3": "text"}]),
         "column twice: Amount": write_csv(tmp_path / "c.csv", [good], [*good, "Amount"]),
+        "row 2: a cell": write_csv(tmp_path / "nan.csv", [good, {**good, "V3": "nan"}]),
+        "row 1: a cell": write_csv(tmp_path / "inf.csv", [{**good, "Amount": "1e999"}]),
     }
     (tmp_path / "d.parquet").write_bytes(b"no parquet")
     (tmp_path / "e.csv").write_bytes(b"\xff\xfe\x00")
@@ -122,7 +125,22 @@ def test_a_delay_is_caught_up() -> None:
     pace = Pace(1000, 0.005, clock, clock.sleep)
     pace.next_lot()
     clock.now += 2.0
-    assert pace.next_lot() == 2000
+    assert [pace.next_lot() for _ in range(2)] == [1000, 1000]
+    assert clock.sleeps == 0
+    assert pace.next_lot() == pytest.approx(5, abs=1)
+
+
+def test_a_rate_that_nobody_can_keep_never_fills_the_memory() -> None:
+    clock, outlet, sent = Clock(), Outlet(), list[int]()
+    pace = Pace(1_000_000, 0.005, clock, clock.sleep)
+
+    def slowly(count: int) -> None:
+        clock.now += 10  # a lot takes long: what is due meanwhile grows with each
+        sent.append(count)
+
+    endless = itertools.repeat((b"k", b"{}"))
+    replay(endless, outlet, "in", pace, slowly, lambda: len(sent) == 5)
+    assert [after - before for before, after in itertools.pairwise([0, *sent])] == [1, *[1000] * 4]
 
 
 def test_flat_out_never_sleeps() -> None:
@@ -138,15 +156,35 @@ def test_replay_sends_all_in_order_and_waits_for_the_broker(tmp_path: Path) -> N
     done = replay(repeated(path, False, None), outlet, "in", Pace(0, 0.005), reports.append)
     assert done.transactions == 2500
     assert done.per_second > 0
-    assert [key for _, key, _ in outlet.sent] == [str(n).encode() for n in range(2500)]
+    assert [key for _, key, _ in outlet.sent] == [str(n).encode() for n in range(1, 2501)]
     assert outlet.is_flushed
     assert reports == [1000, 2000, 2500]
 
 
 def test_a_loop_begins_again_and_a_limit_ends_it(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", [row(0), row(1)])
-    assert [key for key, _ in repeated(path, True, 5)] == [b"0", b"1", b"0", b"1", b"0"]
+    assert [key for key, _ in repeated(path, True, 5)] == [b"1", b"2", b"1", b"2", b"1"]
     assert len(list(repeated(path, False, 1))) == 1
+
+
+def test_a_loop_over_nothing_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(",".join(FEATURES) + "\n")
+    with pytest.raises(DataError, match="has no rows"):
+        list(repeated(tmp_path / "t.csv", True, 5))
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_cell_of_a_parquet_file_that_is_no_number_is_named(tmp_path: Path, value: float | None) -> None:
+    table = pa.Table.from_pylist([row(0), row(1, V7=value)])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 2: a cell is missing or is no number"):
+        list(read_transactions(tmp_path / "t.parquet"))
+
+
+def test_a_column_of_texts_is_no_number(tmp_path: Path) -> None:
+    parquet.write_table(pa.Table.from_pylist([row(0, V7="1.5")]), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 1: a cell is missing or is no number"):
+        list(read_transactions(tmp_path / "t.parquet"))
 
 
 def test_the_simulator_is_run_as_a_command_and_cleaned_up(monkeypatch: pytest.MonkeyPatch) -> None:
