@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401  # kafka-python is untyped
 """Sends records without transactions: for replay and redrive, every one acknowledged or an error."""
 
 import contextlib
@@ -61,7 +62,7 @@ class Feed:
         Raises
         ------
         BrokerError
-            When a record could not be delivered.
+            When a record could not be delivered: this one, or one sent before.
         """
         try:
             self._outstanding.append(
@@ -69,6 +70,8 @@ class Feed:
             )
         except kafka_errors.KafkaError as error:
             raise translated(error, f"Sending to {topic}") from error
+        while self._outstanding and self._outstanding[0].is_done:
+            self._check(self._outstanding.popleft(), 0.0)
         if len(self._outstanding) >= MAX_OUTSTANDING:
             self._settle(MAX_OUTSTANDING // 2)
 
@@ -78,10 +81,13 @@ class Feed:
 
     def _settle(self, down_to: int) -> None:
         deadline = time.monotonic() + self._timeout_s + 5.0
+        while len(self._outstanding) > down_to:
+            self._check(self._outstanding[0], max(0.0, deadline - time.monotonic()))
+            self._outstanding.popleft()
+
+    def _check(self, future: Any, timeout_s: float) -> None:
         try:
-            while len(self._outstanding) > down_to:
-                self._outstanding[0].get(max(0.0, deadline - time.monotonic()))
-                self._outstanding.popleft()
+            future.get(timeout_s)
         except kafka_errors.KafkaTimeoutError as error:
             message = f"The broker has not acknowledged a record for {self._timeout_s:g} s: is it up?"
             raise BrokerUnavailable(message) from error

@@ -4,7 +4,7 @@
 import contextlib
 import datetime
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -16,6 +16,11 @@ from streaming.broker.connection import QUIET, client_config, translated, until_
 from streaming.errors import BrokerUnavailable, SettingsError
 from streaming.ports import Membership
 from streaming.settings import KafkaSettings
+
+# Nothing for so long, although the end is not reached.
+SILENCE_S = 60.0
+# A position is known but after a seek that a fetch has yet to make good.
+POSITION_MS = 1000
 
 Offsets = dict[int, int]
 """Partition to offset."""
@@ -77,7 +82,7 @@ class Reader:
             found = first
         elif bound == "latest":
             found = last
-        elif bound.isdigit():
+        elif bound.isdecimal():
             found = {place: min(max(int(bound), first[place]), last[place]) for place in places}
         else:
             moment_ms = _moment_ms(bound)
@@ -86,16 +91,13 @@ class Reader:
         return {place.partition: offset for place, offset in found.items()}
 
     def _places(self, topic: str) -> list[TopicPartition]:
-        partitions = self._consumer.partitions_for_topic(topic)
+        partitions = _answered(lambda: self._consumer.partitions_for_topic(topic), f"Looking for {topic}")
         if not partitions:
             raise SettingsError(f"Topic {topic} does not exist.")
         return [TopicPartition(topic, number) for number in sorted(partitions)]
 
     def _ask(self, question: Any, about: Any) -> Any:
-        try:
-            return question(about, timeout_ms=self._timeout_s * 1000)
-        except kafka_errors.KafkaError as error:
-            raise translated(error, "Asking for offsets") from error
+        return _answered(lambda: question(about, timeout_ms=self._timeout_s * 1000), "Asking for offsets")
 
     def committed(self, topic: str) -> Offsets:
         """Return what the group has committed; partitions without a commit are left out."""
@@ -111,6 +113,8 @@ class Reader:
         ------
         BrokerUnavailable
             If nothing comes for a minute although the end is not reached.
+        BrokerError
+            If the broker refuses.
         """
         places = [TopicPartition(topic, number) for number in starts if starts[number] < ends.get(number, 0)]
         if not places:
@@ -118,18 +122,44 @@ class Reader:
         self._consumer.assign(places)
         for place in places:
             self._consumer.seek(place, starts[place.partition])
-        begun = time.monotonic()
-        while any(self._consumer.position(place) < ends[place.partition] for place in places):
-            found = self._consumer.poll(timeout_ms=500)
+        silent_since = time.monotonic()
+        while not all(self._has_read(place, ends[place.partition]) for place in places):
+            found = _if_it_answers(lambda: self._consumer.poll(timeout_ms=500), f"Reading {topic}") or {}
             records = [
                 _record(one) for ones in found.values() for one in ones if one.offset < ends[one.partition]
             ]
-            if found:
-                begun = time.monotonic()
-            elif time.monotonic() - begun > 60:
-                raise BrokerUnavailable(f"{topic} cannot be read to the end of the range: is the broker up?")
             if records:
                 yield records
+            if found:
+                # What whoever reads did meanwhile, an hour of waiting for the service perhaps, is no silence.
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > SILENCE_S:
+                raise BrokerUnavailable(f"{topic} cannot be read to the end of the range: is the broker up?")
+
+    def _has_read(self, place: TopicPartition, end: int) -> bool:
+        position = _if_it_answers(
+            lambda: self._consumer.position(place, timeout_ms=POSITION_MS), f"Reading {place.topic}"
+        )
+        return position is not None and position >= end
+
+
+def _answered(question: Callable[[], Any], doing: str) -> Any:
+    try:
+        return question()
+    except kafka_errors.KafkaTimeoutError as error:
+        raise BrokerUnavailable(f"{doing}: the broker does not answer in time.") from error
+    except kafka_errors.KafkaError as error:
+        raise translated(error, doing) from error
+
+
+def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
+    # A broker that restarts is waited for: whoever asks counts the silence.
+    try:
+        return question()
+    except kafka_errors.KafkaError as error:
+        if getattr(error, "retriable", False):
+            return None
+        raise translated(error, doing) from error
 
 
 def _record(found: Any) -> InputRecord:
@@ -147,12 +177,12 @@ def _record(found: Any) -> InputRecord:
 def _moment_ms(text: str) -> int:
     try:
         moment = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return max(0, int(moment.timestamp() * 1000))  # Kafka's time begins in 1970
+    except (ValueError, OverflowError) as error:
         message = f"{text!r} is no offset, no time like 2026-01-31T12:00:00 and neither earliest nor latest."
         raise SettingsError(message) from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return int(moment.timestamp() * 1000)
 
 
 def alone_in(group: str) -> Membership:
