@@ -11,6 +11,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from streaming.batch import InputRecord, Outcome, Rejection
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+# What is known to be possible, so that each counts from 0: `rate` does not see what a series starts with.
+# Reasons that the service gives for an item join as they come.
+STAGES = ("fetch", "inspect", "classify", "write", "send", "acknowledge", "offsets", "commit")
+RETRIES = ("timeout", "connect", "transport", "answer", "408", "425", "429", "500", "502", "503", "504")
+DEAD = {
+    "parse": (
+        *("tombstone", "empty", "not_utf8", "not_json", "not_object"),
+        *("too_deep", "number_out_of_range", "duplicate_key"),
+    ),
+    "validate": ("too_large",),
+    "classify": ("rejected",),
+}
+DECISIONS = ("approve", "review", "decline")
 RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
@@ -37,7 +50,9 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self.summary = Summary()
+        self._releases: set[str] = set()
         self._define()
+        self._begin_at_zero()
         self.last_turn = time.monotonic()
         self.last_progress = time.monotonic()
         self.waiting = 0
@@ -87,6 +102,26 @@ class Metrics:
             "bridge_last_commit_timestamp_seconds", "Unix time of the last commit", registry=registry
         )
 
+    def _begin_at_zero(self) -> None:
+        for metric, known in (
+            (self._stages, STAGES),
+            (self._retries, RETRIES),
+            (self._transactions, ("committed", "aborted")),
+            (self._rebalances, ("assigned", "revoked", "lost")),
+        ):
+            for label in known:
+                metric.labels(label)
+        for stage, reasons in DEAD.items():
+            for reason in reasons:
+                self._dead.labels(stage, reason)
+
+    def _begin_release(self, release: str) -> None:
+        # A release's rare decisions count from 0 from its first decision on.
+        if release not in self._releases:
+            self._releases.add(release)
+            for decision in DECISIONS:
+                self._decided.labels(decision, release)
+
     def request_answered(self, seconds: float, records: int) -> None:
         """Note a request that brought verdicts."""
         self._request.observe(seconds)
@@ -109,6 +144,8 @@ class Metrics:
                 kinds["decided", outcome.decision, outcome.release] += 1
             self._latency.observe(now - record.timestamp_ms / 1000)
         for (kind, *labels), count in kinds.items():
+            if kind == "decided":
+                self._begin_release(labels[1])
             (self._dead if kind == "dead" else self._decided).labels(*labels).inc(count)
         self._transactions.labels("committed").inc()
         self._publish.observe(seconds)

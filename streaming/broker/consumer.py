@@ -2,6 +2,7 @@
 """Reads the input topic as a member of a consumer group."""
 
 import contextlib
+import time
 from collections.abc import Collection
 from typing import Any
 
@@ -19,6 +20,8 @@ from streaming.ports import Listener, Membership, Source
 from streaming.settings import Settings
 
 FETCH_MAX_BYTES = 16 * 1024 * 1024  # what the client may hold before poll() asks for it
+# While paused the loop waits anyway, but a broker that does not answer must not hold it up for long.
+ENDS_EVERY_S, ENDS_TIMEOUT_MS = 3.0, 500
 
 
 class GroupSource(Source):
@@ -37,6 +40,8 @@ class GroupSource(Source):
         self._consumer: Any = None
         self._is_paused = False
         self._member_id = ""  # under which everything that `poll` returned was fetched
+        self._asked_ends: dict[TopicPartition, int] = {}
+        self._asked_at = float("-inf")
 
     def start(self, listener: Listener) -> None:
         """See `Source.start`."""
@@ -129,13 +134,27 @@ class GroupSource(Source):
     def lags(self) -> dict[int, int]:
         """See `Source.lags`."""
         found = {}
-        for place in self._consumer.assignment():
-            end = self._consumer.highwater(place)
+        assigned = self._consumer.assignment()
+        if self._is_paused and assigned:
+            self._ask_for_ends(assigned)
+        for place in assigned:
+            ends = (self._consumer.highwater(place), self._asked_ends.get(place))
+            end = max((end for end in ends if end is not None), default=None)
             with contextlib.suppress(kafka_errors.KafkaError):
                 position = self._consumer.position(place, timeout_ms=0)
                 if end is not None and position is not None:
                     found[place.partition] = max(0, end - position)
         return found
+
+    def _ask_for_ends(self, assigned: Collection[TopicPartition]) -> None:
+        # Fetches tell where partitions end, and nothing is fetched while paused: the lag would stand
+        # still for as long as the service is down.
+        now = time.monotonic()
+        if now - self._asked_at < ENDS_EVERY_S:
+            return
+        self._asked_at = now
+        with contextlib.suppress(kafka_errors.KafkaError):
+            self._asked_ends = self._consumer.end_offsets(list(assigned), timeout_ms=ENDS_TIMEOUT_MS)
 
     def close(self) -> None:
         """See `Source.close`."""

@@ -1,12 +1,15 @@
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from streaming import status
 from streaming.batch import InputRecord, Rejection, Verdict
 from streaming.errors import SettingsError
-from streaming.metrics import Metrics
+from streaming.metrics import DEAD, RETRIES, STAGES, Metrics
 from streaming.settings import MetricsSettings
 from streaming.status import Health, StatusServer
 
@@ -43,6 +46,28 @@ def test_a_working_bridge_is_alive_and_ready(address: str) -> None:
     assert httpx.get(f"{address}/livez").text == "ok\n"
     assert httpx.get(f"{address}/readyz").status_code == 200
     assert httpx.get(f"{address}/other").status_code == 404
+
+
+def test_what_is_known_to_be_possible_counts_from_zero(metrics: Metrics) -> None:
+    value = metrics.registry.get_sample_value
+    assert value("bridge_retries_total", {"reason": "503"}) == 0
+    assert value("bridge_transactions_total", {"outcome": "aborted"}) == 0
+    assert value("bridge_dead_letters_total", {"stage": "parse", "reason": "not_json"}) == 0
+    record = InputRecord("t", 0, 0, 0, None, b"{}")
+    metrics.published([(record, Verdict(b"{}", "approve", "12"))], 0.01)
+    assert value("bridge_records_decided_total", {"decision": "decline", "release": "12"}) == 0
+    assert value("bridge_records_decided_total", {"decision": "approve", "release": "12"}) == 1
+
+
+def test_no_reason_of_the_bridge_is_forgotten() -> None:
+    """Those that the service gives for an item are not known here; all others begin at zero."""
+    sources = [path.read_text() for path in Path(status.__file__).parent.rglob("*.py")]
+    named = {pair for text in sources for pair in re.findall(r'Rejection\("(\w+)", "(\w+)"', text)}
+    assert named == {(stage, reason) for stage, reasons in DEAD.items() for reason in reasons}
+    stages = {stage for text in sources for stage in re.findall(r'spent\("(\w+)"', text)}
+    assert stages == set(STAGES)
+    failures = {why for text in sources for why in re.findall(r'ServiceUnavailable\([^)]*, "(\w+)"\)', text)}
+    assert failures <= set(RETRIES)
 
 
 def test_a_loop_that_hangs_is_not_alive(metrics: Metrics) -> None:
