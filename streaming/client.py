@@ -16,6 +16,7 @@ from streaming.errors import (
     BatchRejected,
     BatchTooLarge,
     RejectedItem,
+    ServiceError,
     ServiceRefused,
     ServiceUnavailable,
     SettingsError,
@@ -69,11 +70,17 @@ class HttpClassifier(Classifier):
     settings : ServiceSettings
     transport : httpx.BaseTransport, optional
         Replaces the network in tests.
+
+    Raises
+    ------
+    SettingsError
+        If address, key or certificate authority cannot be used.
     """
 
     def __init__(self, settings: ServiceSettings, transport: httpx.BaseTransport | None = None) -> None:
         self._settings = settings
-        key = read_secret(settings.api_key, settings.api_key_file, "service.api_key_file")
+        self._address = _address(settings)
+        key = _key(settings)
         self._client = httpx.Client(
             headers={"content-type": "application/json", **({"x-api-key": key} if key else {})},
             timeout=httpx.Timeout(settings.request_timeout_s, connect=settings.connect_timeout_s),
@@ -94,7 +101,7 @@ class HttpClassifier(Classifier):
     def _post(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
         deadline = time.monotonic() + self._settings.request_timeout_s
         try:
-            with self._client.stream("POST", self._settings.classify_url, content=body) as response:
+            with self._client.stream("POST", self._address, content=body) as response:
                 return response.status_code, response.headers, _read_body(response, deadline)
         except httpx.TimeoutException as error:
             raise ServiceUnavailable("The service did not answer in time.", "timeout") from error
@@ -105,9 +112,8 @@ class HttpClassifier(Classifier):
 
     def is_ready(self) -> bool:
         """See `Classifier.is_ready`."""
-        address = httpx.URL(self._settings.classify_url).join("/readyz")
         try:
-            return self._client.get(address, timeout=READY_TIMEOUT_S).status_code == 200
+            return self._client.get(self._address.join("/readyz"), timeout=READY_TIMEOUT_S).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -116,9 +122,26 @@ class HttpClassifier(Classifier):
         self._client.close()
 
 
-def _trust(settings: ServiceSettings) -> ssl.SSLContext | bool:
+def _address(settings: ServiceSettings) -> httpx.URL:
+    try:
+        address = httpx.URL(settings.classify_url)
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"service.classify_url is no address: {error}.") from error
+    if not address.host or (address.port is not None and not 0 < address.port <= 65_535):
+        raise SettingsError("service.classify_url is no address: it names no host, or no port that can be.")
+    return address
+
+
+def _key(settings: ServiceSettings) -> str | None:
+    key = read_secret(settings.api_key, settings.api_key_file, "service.api_key_file")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise SettingsError("service.api_key cannot be sent: it holds more than printable ASCII characters.")
+    return key
+
+
+def _trust(settings: ServiceSettings) -> ssl.SSLContext:
     if settings.ca_file is None:
-        return True
+        return ssl.create_default_context()  # the system's; httpx would take a list of its own
     try:
         return ssl.create_default_context(cafile=str(settings.ca_file))
     except (OSError, ssl.SSLError) as error:
@@ -139,9 +162,9 @@ def _read_body(response: httpx.Response, deadline: float) -> bytes:
     return b"".join(pieces)
 
 
-def _sorted_error(status: int, headers: httpx.Headers, body: bytes) -> Exception:
+def _sorted_error(status: int, headers: httpx.Headers, body: bytes) -> ServiceError:
     if status in (400, 422):
-        return _rejected(body)
+        return _rejected(status, body)
     if status == 413:
         return BatchTooLarge("The service refused the size of the request.")
     if status in (408, 425, 429) or status >= 500:
@@ -158,21 +181,36 @@ def _sorted_error(status: int, headers: httpx.Headers, body: bytes) -> Exception
     )
 
 
-def _rejected(body: bytes) -> BatchRejected:
+class _Refusal(msgspec.Struct):
+    """What the contract promises as the body of a 400."""
+
+    error: str
+    detail: list[Any]
+
+
+_read_refusal = msgspec.json.Decoder(_Refusal).decode
+
+
+def _rejected(status: int, body: bytes) -> ServiceError:
     try:
-        answer: Any = msgspec.json.decode(body)
-        detail = answer["detail"]
-        items = [_item(fault) for fault in detail if isinstance(fault.get("loc"), list)]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return BatchRejected("The service refused the request.")
+        refusal = _read_refusal(body)
+    except ValueError:
+        # A proxy's page, or a server that could not even read the request: the transactions may be sound.
+        return ServiceRefused(
+            f"Something else than POST /classify answered {status}: check service.classify_url "
+            "and what stands before it."
+        )
     first: dict[int, RejectedItem] = {}
-    for item in items:
+    for fault in refusal.detail:
+        item = _item(fault)
         if item is not None:
             first.setdefault(item.place, item)
     return BatchRejected("The service refused items of the request.", tuple(first.values()))
 
 
-def _item(fault: dict[str, Any]) -> RejectedItem | None:
+def _item(fault: Any) -> RejectedItem | None:  # noqa: ANN401  # whatever the list holds
+    if not isinstance(fault, dict) or not isinstance(fault.get("loc"), list):
+        return None
     place = [part for part in fault["loc"] if part != "body"]
     if not place or type(place[0]) is not int:
         return None

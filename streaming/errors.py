@@ -15,7 +15,7 @@
         Fenced                     ends the bridge when another process has its instance id
       ServiceError
         ServiceUnavailable         retried for ever: down, slow, overloaded, 5xx
-        ServiceRefused             ends the bridge: 401, 403, 404, a wrong address or key
+        ServiceRefused             ends the bridge: 401, 403, 404, a wrong address or key, a foreign 400
         BatchRejected              400: the named items are dead letters, the rest goes on
         BatchTooLarge              413: the batch is split
 

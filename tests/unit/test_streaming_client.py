@@ -1,5 +1,6 @@
 import email.utils
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,24 +86,40 @@ def test_a_400_names_its_items() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        None,
-        7,
         [],
-        "x",
-        {},
-        {"detail": None},
-        {"detail": "text"},
-        {"detail": [7]},
-        {"detail": [{"loc": "V1"}]},
-        {"detail": [{"loc": []}]},
-        {"detail": [{"loc": ["V1"]}]},
-        {"detail": [{"loc": [True, "V1"]}]},
+        [7],
+        [{"loc": "V1"}],
+        [{"loc": []}],
+        [{"loc": ["V1"]}],
+        [{"loc": [True, "V1"]}],
     ],
 )
 def test_a_400_may_name_nothing(content: object) -> None:
-    error = failure_of(answer(400, content))
+    error = failure_of(answer(400, {"error": "The body is not JSON.", "detail": content}))
     assert isinstance(error, BatchRejected)
     assert error.items == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"Invalid HTTP request received.",  # uvicorn
+        b"<html><head><title>400 Bad Request</title></head></html>",  # nginx
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"error": "x"}',
+        b'{"error": 7, "detail": []}',
+        b'{"error": "x", "detail": "text"}',
+        b'{"detail": [{"loc": [0, "V1"], "type": "missing", "msg": "required"}]}',
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_400_of_somebody_else_condemns_no_transaction(status: int, body: bytes) -> None:
+    error = failure_of(lambda request: httpx.Response(status, content=body))
+    assert isinstance(error, ServiceRefused)
+    assert "what stands before it" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +197,30 @@ def test_the_key_is_sent_and_may_come_from_a_file(tmp_path: Path) -> None:
 def test_a_missing_file_is_a_wrong_setting(name: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=name):
         classifier(answer(200), **{name: tmp_path / "missing"})
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://h:port/classify", "http://h:99999/classify", "http://[::1/classify", "http://:80/classify"],
+)
+def test_an_address_that_is_none_is_a_wrong_setting(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"service\.classify_url"):
+        classifier(answer(200), classify_url=url)
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines"])
+def test_a_key_that_no_header_can_hold_is_a_wrong_setting(key: str) -> None:
+    with pytest.raises(SettingsError, match=r"service\.api_key") as caught:
+        classifier(answer(200), api_key=key)
+    assert key not in str(caught.value)
+
+
+def test_the_systems_authorities_are_trusted_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    genuine = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda **names: asked.append(names) or genuine())
+    classifier(answer(200))
+    assert asked == [{}]
 
 
 def test_readiness_is_asked_at_the_root_of_the_service() -> None:
