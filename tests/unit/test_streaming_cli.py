@@ -93,6 +93,12 @@ def test_a_broker_out_of_reach_ends_with_1_and_what_to_do(arguments: list[str]) 
     assert "Traceback" not in done.stderr
 
 
+def test_an_address_that_is_none_ends_with_2_before_anything_is_asked() -> None:
+    done = run("bridge", "--classify-url", "http://h:port/classify", "--bootstrap-servers", NOWHERE)
+    assert done.returncode == 2, done
+    assert done.stderr == "service.classify_url is no address: Invalid port: 'port'.\n"
+
+
 def test_logs_are_json_when_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         logs.configure(LogSettings())

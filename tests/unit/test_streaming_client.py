@@ -201,7 +201,13 @@ def test_a_missing_file_is_a_wrong_setting(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://h:port/classify", "http://h:99999/classify", "http://[::1/classify", "http://:80/classify"],
+    [
+        "http://h:port/classify",
+        "http://h:99999/classify",
+        "http://h:0/classify",
+        "http://[::1/classify",
+        "http://:80/classify",
+    ],
 )
 def test_an_address_that_is_none_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(SettingsError, match=r"service\.classify_url"):
