@@ -28,13 +28,21 @@ if TYPE_CHECKING:
 
 
 def train_command(
-    overrides: Mapping[str, Any], *, held_out: Path | None, if_changed: bool, force: bool, out: Console
+    overrides: Mapping[str, Any],
+    *,
+    held_out: Path | None,
+    if_changed: bool,
+    if_none: bool,
+    force: bool,
+    out: Console,
 ) -> None:
     """Fit, record, judge, promote and import."""
     from training.source import read_data, write_held_out
 
     settings = load_settings(overrides)
     screen = Screen(out)
+    if if_none and _import_champion(settings, screen):
+        return
     data = read_data(settings, screen)
     with screen.step("Open the registry") as report:
         registry = Registry(settings.tracking_uri)
@@ -47,6 +55,15 @@ def train_command(
         _import(registry, champion, screen)
         return
     _train(data, settings, registry, champion, screen, force=force)
+
+
+def _import_champion(settings: Settings, screen: Screen) -> bool:
+    registry = Registry(settings.tracking_uri)
+    champion = registry.champion()
+    if champion is not None:
+        screen.console.print(f"release {champion.number} is champion: nothing to train")
+        _import(registry, champion, screen)
+    return champion is not None
 
 
 def _train(
@@ -161,12 +178,13 @@ def score_command(data: Path, output: Path, out: Console) -> None:
     from training.score import Scorer, score_file
 
     settings = load_settings()
+    total = count_rows(data)  # before the registry: a wrong path is said at once
     registry = Registry(settings.tracking_uri)
     champion = registry.require_champion()
     with tempfile.TemporaryDirectory() as folder:
         scorer = Scorer(registry.fetch(champion, Path(folder)), threads=settings.threads)
     with _progress(out) as progress:
-        task = progress.add_task(f"release {champion.number}", total=count_rows(data))
+        task = progress.add_task(f"release {champion.number}", total=total)
         rows = score_file(scorer, data, output, lambda done: progress.advance(task, done))
         seconds = progress.tasks[0].elapsed or 1e-9
     out.print(

@@ -7,6 +7,7 @@ TrainingError                 exit code 1: the command failed
 ├── RegistryError             MLflow is down or locked, or lacks what was asked for
 ├── StoreError                the BentoML store lacks a model, or holds another than expected
 ├── GateRefusedError          the challenger may not become champion
+├── OutputError               a result could not be written, such as to a full disk
 └── UsageError                exit code 2: wrong usage or settings
     ├── SettingsError         a setting is unknown or out of range
     └── NoSuchFileError       the path names nothing that could be read
@@ -43,6 +44,10 @@ class StoreError(TrainingError):
 
 class GateRefusedError(TrainingError):
     """The challenger is not good, calibrated or fast enough to become champion."""
+
+
+class OutputError(TrainingError):
+    """A result could not be written to the end; nothing stays behind."""
 
 
 class UsageError(TrainingError):

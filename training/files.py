@@ -7,8 +7,10 @@ time as text, only to name the column and row, so that good files pay nothing fo
 import contextlib
 import csv
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from training.errors import BadFileError, NoSuchFileError
+from training.errors import BadFileError, NoSuchFileError, OutputError, UsageError
 
 SUFFIXES = (".csv", ".parquet")
 # Arrow's CSV reader works block by block; 4 MiB is about 8,000 transactions.
@@ -27,14 +29,20 @@ _CSV_BLOCK_BYTES = 1 << 22
 
 
 def check_path(path: Path) -> None:
-    """Raise NoSuchFileError unless `path` is a file with a known suffix that is not empty."""
-    if not path.exists():
-        raise NoSuchFileError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise NoSuchFileError(f"{path}: is not a file")
-    if path.suffix.lower() not in SUFFIXES:
-        raise NoSuchFileError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
-    if path.stat().st_size == 0:
+    """Raise NoSuchFileError unless `path` is a file to read with a known suffix, BadFileError when empty."""
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise NoSuchFileError(f"{path}: is not a file")
+        if path.suffix.lower() not in SUFFIXES:
+            raise NoSuchFileError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
+        with path.open("rb") as file:  # what may be read shows only here
+            empty = not file.read(1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NoSuchFileError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise NoSuchFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if empty:
         raise BadFileError(f"{path}: the file is empty")
 
 
@@ -65,7 +73,11 @@ def check_columns(path: Path, required: Sequence[str], optional: Sequence[str]) 
 
 
 def count_rows(path: Path) -> int:
-    """Return the number of data rows: exact for parquet, the lines after the header for CSV."""
+    """Return the number of data rows: exact for parquet, the lines after the header for CSV.
+
+    Raises like ``check_path`` for a path that names no file to read.
+    """
+    check_path(path)
     if path.suffix.lower() == ".parquet":
         with _open_parquet(path) as file:
             return int(file.metadata.num_rows)
@@ -164,6 +176,8 @@ def _read_csv(
     except pa.ArrowInvalid as error:
         problem = _find_problem(path, names, numbers, texts)
         raise BadFileError(f"{path}: {problem}") from error
+    except OSError as error:
+        raise BadFileError(f"{path}: a part of the file is not readable; is it damaged?") from error
 
 
 def _find_problem(path: Path, names: list[str], numbers: Sequence[str], texts: Sequence[str]) -> str:
@@ -228,15 +242,47 @@ def _converts(column: pa.Array, kind: pa.DataType) -> bool:
 # --- writing
 
 
+@contextmanager
+def replaced_when_done(output: Path) -> Iterator[Path]:
+    """Yield a path beside `output` that takes its place on success and is deleted on failure.
+
+    Raises
+    ------
+    UsageError
+        If nothing can be written there; before anything else is done.
+    """
+    if output.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"{output}: the suffix must be {' or '.join(SUFFIXES)}")
+    if not output.parent.is_dir():
+        raise UsageError(f"{output}: there is no folder {output.parent}")
+    if output.is_dir():
+        raise UsageError(f"{output}: is a folder, not a file")
+    part = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
+    try:
+        part.touch()
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written: {error.strerror or error}") from error
+    try:
+        yield part
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(output: Path) -> Iterator[None]:
+    """Turn what the operating system refuses while `output` is written into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{output}: could not be written: {error.strerror or error}") from error
+
+
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
     """Write a data file whole or not at all; CSV or parquet by suffix, numbers that read back equal."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replaced_when_done(path) as part, written(path):
         if path.suffix.lower() == ".parquet":
             # A reader in chunks holds a row group at a time.
             frame.to_parquet(part, index=False, compression="zstd", row_group_size=65_536)
         else:
             pacsv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

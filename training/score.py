@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,7 @@ from numpy.typing import NDArray
 
 from training.data import Chunk, read_chunks
 from training.decision import Calibration, Thresholds
-from training.errors import UsageError
-from training.files import SUFFIXES
+from training.files import replaced_when_done, written
 
 # Rows held at a time: enough for the models to work at full speed, few enough for small memory.
 CHUNK_ROWS = 32_768
@@ -99,27 +96,12 @@ def score_file(scorer: Scorer, source: Path, output: Path, advance: Callable[[in
         Told how many rows each chunk had.
     """
     rows = 0
-    with replaced_when_done(output) as part, _opened(part) as writer:
+    with replaced_when_done(output) as part, written(output), _opened(part) as writer:
         for chunk in _read_ahead(read_chunks(source, CHUNK_ROWS)):
             writer.write_batch(_batch(chunk, scorer.score(chunk.features.astype(np.float32))))
             rows += len(chunk.features)
             advance(len(chunk.features))
     return rows
-
-
-@contextmanager
-def replaced_when_done(output: Path) -> Iterator[Path]:
-    """Yield a path beside `output` that takes its place on success and is deleted on failure."""
-    if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{output}: the suffix must be {' or '.join(SUFFIXES)}")
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: there is no folder {output.parent}")
-    part = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
-    try:
-        yield part
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _opened(path: Path) -> pq.ParquetWriter | pacsv.CSVWriter:

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from training.data import Split, Transactions, load_transactions, split_random, split_temporal
 from training.errors import SettingsError
+from training.files import replaced_when_done, written
 from training.identity import split_key
-from training.score import replaced_when_done
 from training.screen import Screen
 from training.settings import Settings
 
@@ -91,7 +91,7 @@ def write_held_out(data: Transactions, settings: Settings, path: Path) -> None:
     test = split_by_protocol(data, settings).test
     test = test[data.time[test].argsort(kind="stable")]
     table = pa.Table.from_pandas(data.to_frame(test), preserve_index=False)
-    with replaced_when_done(path) as part:
+    with replaced_when_done(path) as part, written(path):
         pq.write_table(table.replace_schema_metadata({HELD_OUT_KEY: key}), part)
 
 

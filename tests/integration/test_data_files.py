@@ -1,5 +1,6 @@
 """Files, good and bad: the same content from CSV and parquet, and errors that name column and row."""
 
+import errno
 import re
 import time
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 from tests.factories import make_frame
 from training.data import FEATURES, count_rows, from_frame, load_transactions, read_chunks
-from training.errors import BadFileError, NoSuchFileError, TrainingError
-from training.files import write_frame
+from training.errors import BadFileError, NoSuchFileError, OutputError, TrainingError, UsageError
+from training.files import replaced_when_done, write_frame, written
 
 FRAME = make_frame(60, seed=4)
 SECRET = "4929123456"  # a value that no message may repeat
@@ -162,6 +163,32 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["a.csv"]
 
 
+def test_what_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UsageError, match=r"folder\.csv: is a folder, not a file"):
+        write_frame(FRAME, tmp_path / "folder.csv")
+    with (
+        pytest.raises(OutputError, match=r"a\.csv: could not be written: No space left"),
+        written(Path("a.csv")),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", refuse)  # root may write everywhere
+    with pytest.raises(UsageError, match=r"a\.csv: cannot be written: Permission denied"):
+        write_frame(FRAME, tmp_path / "a.csv")
+    assert [item.name for item in tmp_path.iterdir()] == ["folder.csv"]
+
+
+def test_a_half_written_file_is_removed(tmp_path):
+    with pytest.raises(KeyboardInterrupt), replaced_when_done(tmp_path / "a.csv") as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- bad files
 
 
@@ -174,6 +201,24 @@ def test_a_path_that_leads_nowhere(tmp_path):
     with pytest.raises(NoSuchFileError) as caught:
         next(read_chunks(tmp_path / "none.csv"))
     assert caught.value.exit_code == 2
+    for name in ("none.csv", "none.parquet", "a.xlsx/none.csv"):
+        with pytest.raises(NoSuchFileError, match=r"none\.\w+: there is no such file"):
+            count_rows(tmp_path / name)
+    with pytest.raises(NoSuchFileError, match=r"folder\.csv: is not a file"):
+        count_rows(tmp_path / "folder.csv")
+    with pytest.raises(NoSuchFileError, match=r"cannot be read: File name too long"):
+        count_rows(tmp_path / ("x" * 300 + ".csv"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, name):
+    write(FRAME, tmp_path / name)
+
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    assert refusal(tmp_path / name) == "cannot be read: Permission denied"
 
 
 @pytest.mark.parametrize("name", ["bad.csv", "bad.parquet"])

@@ -86,6 +86,13 @@ def test_train_promotes_imports_and_does_not_repeat_itself(run, data, empty_data
     assert code == 0 or "stays challenger" in text
 
 
+def test_first_release_is_not_trained_where_one_is_promoted(run, home, data):
+    code, text, _ = run("train", "--data", data, "--seed", "8", "--if-none")
+    assert (code, active_pair().release) == (0, "1")
+    assert "release 1 is champion: nothing to train" in text
+    assert len(Registry(f"sqlite:///{home}/mlflow.db").releases()) == 1
+
+
 def test_refused_challenger_stays_one_and_force_is_recorded(run, home, data, monkeypatch):
     registry = Registry(f"sqlite:///{home}/mlflow.db")
     registry.promote(registry.release("1"))
@@ -148,12 +155,16 @@ def test_score_writes_the_champions_scores(run, home, data):
         (("train", "--epochs", "many"), "'--epochs'"),
         (("train", "--colour"), "colour"),
         (("score", "--data", "x.csv"), "--output"),
+        (("score", "--data", "x.csv", "--output", "y.csv"), "x.csv: there is no such file"),
+        (("score", "--data", "x.parquet", "--output", "y.csv"), "x.parquet: there is no such file"),
+        (("score", "--data", "folder.csv", "--output", "y.csv"), "folder.csv: is not a file"),
         (("simulate", "--rows", "10", "--output", "rows.txt"), "rows.txt"),
         (("frobnicate",), "frobnicate"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_one_sentence(run, home, monkeypatch, arguments, words):
     monkeypatch.chdir(home)
+    (home / "folder.csv").mkdir()
     code, _, error = run(*arguments)
     assert code == 2
     assert words in error
@@ -169,6 +180,13 @@ def test_too_few_frauds_to_split_is_a_clear_error(run, home, few_transactions):
     code, _, error = run("train", "--data", home / "few.parquet")
     assert code == 1
     assert "2 frauds" in error or "frauds of 2" in error
+
+
+def test_registry_that_is_down_is_not_taken_for_an_empty_one(run, home, data, free_port, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    code, text, _ = run("train", "--data", data, "--if-none")
+    assert (code, "Record in MLflow" in text) == (1, False)
 
 
 def test_registry_that_is_down_is_one_sentence(run, home, data, free_port, monkeypatch):
