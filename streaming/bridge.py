@@ -126,9 +126,8 @@ class Bridge(Listener):
 
     def _gather(self) -> None:
         # A transaction costs the broker the same whatever it holds: fewer leave a busy machine in time.
-        self._stopping.wait(
-            max(0.0, self._fetched_at + self._bridge.fetch_interval_ms / 1000 - time.monotonic())
-        )
+        soonest_s = self._fetched_at + self._bridge.fetch_interval_ms / 1000 - time.monotonic()
+        self._stopping.wait(max(0.0, soonest_s, self._pipeline.fetch_in_s))
         self._fetched_at = time.monotonic()
 
     def _take(self, timeout_ms: int) -> None:
@@ -139,7 +138,7 @@ class Bridge(Listener):
         if records:
             self._metrics.spent("fetch", time.monotonic() - begun)
         for batch in split(records, self._service.max_batch_records, self._service.max_batch_bytes):
-            self._pipeline.submit(batch)
+            self._pipeline.submit(batch, begun)
 
     def _poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
         try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from streaming.batch import Batch, Outcome
+from streaming.cadence import Cadence
 from streaming.decide import Dropped
 from streaming.workers import DaemonPool
 
@@ -63,6 +64,7 @@ class Pipeline:
         self._publishing = 0  # batches at the head of the queue, in the transaction under way
         self._is_closed = False
         self._failure: BaseException | None = None
+        self._cadence = Cadence()
         self._changed = threading.Condition()
         self._deciders = DaemonPool(concurrency, "decider")
         self._publisher = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -93,18 +95,31 @@ class Pipeline:
         with self._changed:
             return self._queue[0][0].records[0].timestamp_ms if self._queue else None
 
+    @property
+    def fetch_in_s(self) -> float:
+        """How long the next fetch can wait without holding anything up, seconds."""
+        return 0.0 if self._is_large else self._cadence.wait_s
+
     def __len__(self) -> int:
         return len(self._queue)
 
-    def submit(self, batch: Batch) -> None:
-        """Take a batch in; the caller looks at `has_room` and `failure` before."""
+    def submit(self, batch: Batch, fetched_since: float | None = None) -> None:
+        """Take a batch in; the caller looks at `has_room` and `failure` before.
+
+        Parameters
+        ----------
+        batch : Batch
+        fetched_since : float, optional
+            When its fetch began, by ``time.monotonic()``; now, by default.
+        """
+        since = time.monotonic() if fetched_since is None else fetched_since
         with self._changed:
             future = self._deciders.submit(self._decide, batch)
             self._queue.append((batch, future))
             self._size += batch.size
             self._undecided += 1
             self._is_large = len(batch) >= self._large_records
-        future.add_done_callback(self._decided)
+        future.add_done_callback(lambda _: self._decided(since))
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Wait until there is room or a failure."""
@@ -144,7 +159,8 @@ class Pipeline:
             self._changed.notify_all()
         self._deciders.end()
 
-    def _decided(self, _: object) -> None:
+    def _decided(self, fetched_since: float) -> None:
+        self._cadence.prepared(fetched_since)
         with self._changed:
             self._undecided -= 1
             self._changed.notify_all()
@@ -176,6 +192,8 @@ class Pipeline:
             ready.append((batch, future.result()))
             records += len(batch)
         self._publishing = len(ready)
+        if ready:
+            self._cadence.publishing()
         self._changed.notify_all()
         return ready
 
@@ -187,6 +205,7 @@ class Pipeline:
             failure = error
         with self._changed:
             self._publishing = 0
+            self._cadence.published()
             if failure is None:
                 self._forget(ready)
             else:

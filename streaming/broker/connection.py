@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
 
+from streaming.broker.selector import QuickSelector
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -57,7 +58,10 @@ def client_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
 
 
 # For consumers and producers; the admin client knows no such setting.
-QUIET = {"metrics_enabled": False}  # a quarter of the cost of sending, and nobody reads them
+QUIET = {
+    "metrics_enabled": False,  # a quarter of the cost of sending, and nobody reads them
+    "selector": QuickSelector,
+}
 
 
 def _tls(settings: KafkaSettings) -> dict[str, Any]:
