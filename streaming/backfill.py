@@ -19,6 +19,9 @@ MAX_EXAMPLES = 20
 Source = tuple[int, int]
 """Partition and offset of a transaction."""
 
+Place = tuple[str, int, int]
+"""Topic, partition and offset of a transaction."""
+
 
 class Earlier(msgspec.Struct, frozen=True, gc=False):
     """A decision as it was."""
@@ -79,6 +82,7 @@ class Comparison:
     earlier_releases: Counter[str] = field(default_factory=Counter)
     unchanged: int = 0
     without_earlier: int = 0
+    decided_before: int = 0
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
@@ -87,24 +91,34 @@ class Comparison:
         if isinstance(outcome, Rejection):
             self.undecidable[f"{outcome.stage}: {outcome.reason}"] += 1
             return
-        self.decided[outcome.decision] += 1
-        self.releases[outcome.release] += 1
+        place = (record.topic, record.partition, record.offset)
+        self._count(place, Earlier(outcome.decision, outcome.release), earlier)
+
+    def add_before(self, place: Place, found: Earlier, earlier: Earlier | None) -> None:
+        """Take in a transaction that an interrupted run of the same backfill has decided."""
+        self.decided_before += 1
+        self._count(place, found, earlier)
+
+    def _count(self, place: Place, now: Earlier, earlier: Earlier | None) -> None:
+        self.decided[now.decision] += 1
+        self.releases[now.release] += 1
         if earlier is None:
             self.without_earlier += 1
             return
         self.earlier_releases[earlier.release] += 1
-        if earlier.decision == outcome.decision:
+        if earlier.decision == now.decision:
             self.unchanged += 1
             return
-        self.changes[earlier.decision, outcome.decision] += 1
+        self.changes[earlier.decision, now.decision] += 1
         if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append(_example(record, earlier, outcome))
+            self.examples.append(_example(place, earlier, now))
 
     def as_document(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
         changes = [{"from": old, "to": new, "count": n} for (old, new), n in sorted(self.changes.items())]
         return {
             "decided": dict(self.decided),
+            "decided_before": self.decided_before,
             "undecidable": dict(self.undecidable),
             "releases": dict(self.releases),
             "earlier_releases": dict(self.earlier_releases),
@@ -120,15 +134,16 @@ class Comparison:
         return json.dumps(self.as_document(), indent=2)
 
 
-def _example(record: InputRecord, earlier: Earlier, verdict: Verdict) -> dict[str, Any]:
+def _example(place: Place, earlier: Earlier, now: Earlier) -> dict[str, Any]:
+    topic, partition, offset = place
     return {
-        "topic": record.topic,
-        "partition": record.partition,
-        "offset": record.offset,
+        "topic": topic,
+        "partition": partition,
+        "offset": offset,
         "from": earlier.decision,
-        "to": verdict.decision,
+        "to": now.decision,
         "from_release": earlier.release,
-        "to_release": verdict.release,
+        "to_release": now.release,
     }
 
 

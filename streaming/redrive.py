@@ -17,6 +17,14 @@ Done = Callable[[str | None], Offsets]
 """Reason (None: any) to the offsets up to which letters of that reason were redriven before."""
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which letters to send back: those of one topic, perhaps of one ``error.reason`` only."""
+
+    topic: str
+    reason: str | None = None
+
+
 @dataclass
 class Redriven:
     """What a redrive did, or would do: letters by reason."""
@@ -25,14 +33,15 @@ class Redriven:
     done_before: Counter[str] = field(default_factory=Counter)
     omitted: Counter[str] = field(default_factory=Counter)
     other_reason: int = 0
+    other_topic: int = 0
 
 
-def redrive(  # what it reads, what it writes, and three choices
+def redrive(  # what it reads, what it writes, and which of it
     letters: Iterable[list[InputRecord]],
     sink: Sink | None,
     membership: Membership,
     done: Done,
-    reason: str | None = None,
+    wanted: Wanted,
     report: Callable[[int], None] = lambda sent: None,
 ) -> Redriven:
     """Send dead letters back.
@@ -47,8 +56,8 @@ def redrive(  # what it reads, what it writes, and three choices
         Under which the progress is committed, in one transaction with the letters.
     done : callable
         What earlier runs have sent back.
-    reason : str, optional
-        Only letters with this ``error.reason``.
+    wanted : Wanted
+        A letter that names another topic is left where it is; one that names none is taken.
     report : callable
         Told the number sent after each lot.
 
@@ -60,17 +69,19 @@ def redrive(  # what it reads, what it writes, and three choices
     for lot in letters:
         for start in range(0, len(lot), MAX_TRANSACTION_RECORDS):
             part = lot[start : start + MAX_TRANSACTION_RECORDS]
-            outputs = [output for letter in part if (output := _sorted(letter, reason, done, result))]
+            outputs = [output for letter in part if (output := _sorted(letter, wanted, done, result))]
             if sink is not None:
                 sink.publish(outputs, {letter.partition: letter.offset + 1 for letter in part}, membership)
             report(result.sent.total())
     return result
 
 
-def _sorted(letter: InputRecord, reason: str | None, done: Done, result: Redriven) -> OutputRecord | None:
+def _sorted(letter: InputRecord, wanted: Wanted, done: Done, result: Redriven) -> OutputRecord | None:
     headers = dict(letter.headers)
     found = headers.get(f"{PREFIX}reason", b"unknown").decode("utf-8", "replace")
-    if reason is not None and found != reason:
+    if headers.get(f"{PREFIX}topic", wanted.topic.encode()) != wanted.topic.encode():
+        result.other_topic += 1
+    elif wanted.reason is not None and found != wanted.reason:
         result.other_reason += 1
     elif any(letter.offset < done(which).get(letter.partition, 0) for which in (None, found)):
         result.done_before[found] += 1

@@ -1,5 +1,6 @@
 """Runs redrive and backfill: their groups, their transactional ids, their tables."""
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from streaming.errors import DataError
 from streaming.metrics import Metrics
 from streaming.progress import counting
 from streaming.redrive import KIND as REDRIVEN
-from streaming.redrive import Redriven, redrive
+from streaming.redrive import Redriven, Wanted, redrive
 from streaming.settings import Settings
 
 
@@ -37,11 +38,11 @@ def run_redrive(settings: Settings, reason: str | None, *, is_dry: bool) -> None
     names = settings.topics
     target = _existing(settings, names.input)
     _existing(settings, names.dead_letter)
-    group = _group(settings, "redrive", reason)
+    group = _progress_group(settings, reason)
 
     @cache
     def done(which: str | None) -> Mapping[int, int]:
-        with Reader(settings.kafka, _group(settings, "redrive", which)) as reader:
+        with Reader(settings.kafka, _progress_group(settings, which)) as reader:
             return reader.committed(names.dead_letter)
 
     with ExitStack() as stack:
@@ -58,14 +59,21 @@ def run_redrive(settings: Settings, reason: str | None, *, is_dry: bool) -> None
         }
         letters = reader.read(names.dead_letter, starts, last)
         with counting("dead letters sent") as report:
-            result = redrive(letters, sink, alone_in(group), done, reason, report)
+            result = redrive(letters, sink, alone_in(group), done, Wanted(names.input, reason), report)
     _print_redriven(result, names.dead_letter, names.input, is_dry=is_dry)
 
 
-def _group(settings: Settings, command: str, *parts: str | None) -> str:
-    # A group per reason: what was sent back for one reason must not hide the others.
-    text = ".".join(part for part in (settings.bridge.group, command, *parts) if part)
-    return re.sub(r"[^a-zA-Z0-9._-]", "_", text)[:249]
+def _progress_group(settings: Settings, reason: str | None) -> str:
+    # A group per topic and reason: what was sent back for one must not hide the others.
+    parts = () if reason is None else ("reason", reason)
+    return _group(settings, "redrive", settings.topics.input, *parts)
+
+
+def _group(settings: Settings, command: str, *parts: str) -> str:
+    text = ".".join((settings.bridge.group, command, *parts))
+    name = re.sub(r"[^a-zA-Z0-9._-]", "_", text)
+    # Kafka takes 249 characters; two long names must not become one.
+    return name if len(name) <= 249 else f"{name[:200]}.{hashlib.sha256(text.encode()).hexdigest()[:40]}"
 
 
 def _existing(settings: Settings, name: str) -> Topic:
@@ -100,6 +108,8 @@ def _print_redriven(result: Redriven, origin: str, target: str, *, is_dry: bool)
     console.print(table)
     if result.other_reason:
         console.print(f"{result.other_reason} letters have another reason.")
+    if result.other_topic:
+        console.print(f"{result.other_topic} letters are of other topics than {target}: see --topic.")
 
 
 def run_backfill(
@@ -112,6 +122,7 @@ def run_backfill(
     StreamingError
         When a bound or topic is wrong, or broker or service refuse; run it again, it goes on.
     """
+    _check_place(report_file)
     names = settings.topics
     source = _existing(settings, names.input)
     with Admin(settings.kafka) as admin:
@@ -124,14 +135,37 @@ def run_backfill(
         starts, ends = (reader.resolve(names.input, bound) for bound in (begin, end))
         done = reader.committed(names.input)
         rest = {partition: max(offset, done.get(partition, 0)) for partition, offset in starts.items()}
-        earlier = _earlier(settings, compare_topic, rest, ends)
+        earlier = _decisions(settings, compare_topic, starts, ends)
+        before = _decisions(settings, names.output, starts, rest)
         comparison = _backfill(settings, reader.read(names.input, rest, ends), sink, group, earlier)
-    if report_file is not None:
-        report_file.write_text(comparison.as_json() + "\n", encoding="utf-8")
+    for place, decision in before.items():
+        comparison.add_before((names.input, *place), decision, earlier.get(place))
     _print_comparison(comparison, names.output)
+    _write(comparison, report_file)
 
 
-def _earlier(settings: Settings, topic: str, starts: Offsets, ends: Offsets) -> dict[Source, Earlier]:
+def _check_place(report_file: Path | None) -> None:
+    # Hours of deciding come before the report is written.
+    if report_file is not None and (report_file.is_dir() or not report_file.parent.is_dir()):
+        raise DataError(f"The report cannot be written to {report_file}: --report wants a file in a folder.")
+
+
+def _write(comparison: Comparison, report_file: Path | None) -> None:
+    if report_file is None:
+        return
+    try:
+        report_file.write_text(comparison.as_json() + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"The report cannot be written to {report_file}: {error.strerror}. Nothing else is missing: "
+            "run the same command again, with another --report."
+        ) from error
+
+
+def _decisions(settings: Settings, topic: str, starts: Offsets, ends: Offsets) -> dict[Source, Earlier]:
+    """Return the decisions that a topic holds on a range of the input topic."""
+    if all(starts.get(partition, 0) >= end for partition, end in ends.items()):
+        return {}
     with Admin(settings.kafka) as admin:
         if admin.find(topic) is None:
             return {}
@@ -168,6 +202,11 @@ def _print_comparison(found: Comparison, target: str) -> None:
     console = Console()
     releases = ", ".join(sorted(found.releases)) or "none"
     console.print(f"{found.decided.total()} decisions to {target}, release {releases}.")
+    if found.decided_before:
+        console.print(
+            f"{found.decided_before} of them were made by an earlier run of the same range and are kept: "
+            "to decide those again, by another release for instance, choose another --output-topic."
+        )
     if found.undecidable:
         console.print(
             f"{found.undecidable.total()} transactions cannot be decided: {dict(found.undecidable)}"

@@ -186,6 +186,8 @@ def test_redrive_sends_each_letter_back_once(world: World) -> None:
     dry = run(world, "redrive", *flags, "--dry-run")
     assert "dry run" in dry
     assert len(read_topic(world.servers, world.input)) == 4
+    elsewhere = [*flags[2:], "--topic", world.output]
+    assert "3 letters are of other topics" in run(world, "redrive", *elsewhere)
     run(world, "redrive", *flags, "--reason", "not_json")
     seen = read_topic(world.servers, world.input)
     assert Counter(one.value for one in seen)[b"{"] == 2
@@ -218,9 +220,24 @@ def test_backfill_decides_again_and_tells_what_changed(world: World, tmp_path: P
     assert "release 8" in said
     decisions = read_topic(world.servers, again)
     assert len({json.dumps(json.loads(seen.value or b"")["source"]) for seen in decisions}) == 300
-    repeated = run(world, "backfill", *flags, "--classify-url", world.classify_url)
-    assert "0 decisions" in repeated
+    world.script("ok")  # another release: what is decided stays, and the command says what to do
+    repeated = run(world, "backfill", *flags, "--classify-url", world.classify_url, "--report", str(report))
+    assert "300 of them were made by an earlier run" in repeated
+    assert "another --output-topic" in repeated
     assert len(read_topic(world.servers, again)) == 300
+    whole = json.loads(report.read_text())
+    assert {**found, "decided_before": 300, "undecidable": {}} == whole | {"examples": found["examples"]}
+    assert len(whole["examples"]) == len(found["examples"])
+
+
+def test_a_backfill_whose_report_has_no_folder_decides_nothing(world: World, tmp_path: Path) -> None:
+    produce(world, (b"k", json.dumps(good()).encode()))
+    again, report = f"{world.output}-again", str(tmp_path / "none" / "report.json")
+    flags = ["--input-topic", world.input, "--output-topic", again, "--classify-url", world.classify_url]
+    said = run(world, "backfill", *flags, "--report", report, status=1)
+    assert "--report wants a file" in said
+    assert "Traceback" not in said
+    assert world.requests() == 0
 
 
 def test_backfill_does_not_write_over_the_decisions(world: World) -> None:

@@ -1,13 +1,19 @@
 import json
 from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
 
 from streaming.backfill import Comparison, Earlier, Sizes, backfill, earlier_decisions
 from streaming.backoff import Backoff
 from streaming.batch import InputRecord
 from streaming.decide import Decider
+from streaming.errors import DataError
 from streaming.metrics import Metrics
 from streaming.ports import Membership
-from streaming.redrive import Redriven, redrive
+from streaming.redrive import Redriven, Wanted, redrive
+from streaming.rework import _check_place, _group, _progress_group, _write
+from streaming.settings import Settings
 from tests.e2e.faults import transactions
 from tests.fakes import TOPIC, FakeBroker, FakeClassifier, FakeSink
 
@@ -32,7 +38,8 @@ LETTERS = [
 def drive(
     sink: FakeSink | None, reason: str | None = None, done: Mapping[str | None, int] | None = None
 ) -> Redriven:
-    return redrive([LETTERS], sink, HERE, lambda which: {0: (done or {}).get(which, 0)}, reason)
+    wanted = Wanted(TOPIC, reason)
+    return redrive([LETTERS], sink, HERE, lambda which: {0: (done or {}).get(which, 0)}, wanted)
 
 
 def test_letters_go_back_to_their_partition_with_their_bytes() -> None:
@@ -73,8 +80,24 @@ def test_a_dry_run_touches_nothing() -> None:
 
 def test_a_tombstone_without_key_stays_a_record_that_kafka_takes() -> None:
     broker = FakeBroker()
-    redrive([[letter(0, "tombstone", None)]], FakeSink(broker), HERE, lambda which: {})
+    redrive([[letter(0, "tombstone", None)]], FakeSink(broker), HERE, lambda which: {}, Wanted(TOPIC))
     assert (broker.outputs[0].key, broker.outputs[0].value) == (None, b"")
+
+
+def test_letters_of_another_topic_stay_where_they_are() -> None:
+    broker = FakeBroker()
+    letters = [letter(0, "not_json", topic="elsewhere"), letter(1, "not_json", topic=TOPIC)]
+    found = redrive([letters], FakeSink(broker), HERE, lambda which: {}, Wanted(TOPIC))
+    assert (found.sent.total(), found.other_topic) == (1, 1)
+    assert [dict(o.headers)["redrive.offset"] for o in broker.outputs] == [b"1"]
+
+
+def test_progress_is_kept_apart_by_topic_and_reason() -> None:
+    one, two = (Settings(topics={"input": name}) for name in ("one", "two"))  # type: ignore[arg-type]
+    names = [_progress_group(settings, reason) for settings in (one, two) for reason in (None, "missing")]
+    long = [_group(one, "backfill", "x" * 249, end) for end in ("1", "2")]
+    assert len({*names, *long}) == 6
+    assert all(len(name) <= 249 for name in long)
 
 
 def decision(offset: int, kind: str, release: str = "6", topic: str = TOPIC) -> InputRecord:
@@ -114,6 +137,29 @@ def test_a_backfill_decides_compares_and_commits_its_progress() -> None:
     document = json.loads(found.as_json())
     assert document["changed"] == found.changes.total()
     assert set(document["examples"][0]) >= {"topic", "partition", "offset", "from", "to"}
+
+
+def test_what_an_interrupted_run_decided_is_in_the_report() -> None:
+    found = Comparison()
+    for offset, now in enumerate(["approve", "decline", "review"]):
+        earlier = Earlier("approve", "6") if offset < 2 else None
+        found.add_before((TOPIC, 0, offset), Earlier(now, "7"), earlier)
+    document = found.as_document()
+    assert (document["decided_before"], document["unchanged"], document["changed"]) == (3, 1, 1)
+    assert document["without_earlier_decision"] == 1
+    assert document["examples"][0]["offset"] == 1
+    assert document["releases"] == {"7": 3}
+
+
+def test_a_report_without_a_folder_is_told_before_anything_is_decided(tmp_path: Path) -> None:
+    for place in (tmp_path / "none" / "report.json", tmp_path):
+        with pytest.raises(DataError, match="--report"):
+            _check_place(place)
+        with pytest.raises(DataError, match="another --report"):
+            _write(Comparison(), place)
+    _check_place(tmp_path / "report.json")
+    _check_place(None)
+    _write(Comparison(), None)
 
 
 def test_an_empty_comparison_is_a_document_too() -> None:
