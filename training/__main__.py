@@ -59,6 +59,7 @@ HeldOut = Annotated[
 IfChanged = Annotated[
     bool, typer.Option("--if-changed", help="Only import when the champion has the same data and settings.")
 ]
+IfNone = Annotated[bool, typer.Option("--if-none", help="Only import when there is a champion already.")]
 Force = Annotated[bool, typer.Option("--force", help="Promote although the gate refuses; this is recorded.")]
 
 
@@ -71,6 +72,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     genuine_weight: GenuineWeight = None,
     held_out: HeldOut = None,
     if_changed: IfChanged = False,
+    if_none: IfNone = False,
     force: Force = False,
 ) -> None:
     """Fit both models, record them, promote them as one release if the gate agrees, import it for serving."""
@@ -85,7 +87,9 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     overrides = {name: value for name, value in flags.items() if value is not None}
     if epochs is not None:
         overrides["network"] = {"epochs": epochs}
-    train_command(overrides, held_out=held_out, if_changed=if_changed, force=force, out=out)
+    train_command(
+        overrides, held_out=held_out, if_changed=if_changed, if_none=if_none, force=force, out=out
+    )
 
 
 @app.command()

@@ -175,11 +175,23 @@ def _is_whole(pair: Pair) -> bool:
 
 
 @contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _locked() -> Iterator[None]:
-    """Let one import at a time work on the store; the lock ends with the process, however that ends."""
-    home = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml"))
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".import.lock").open("w") as file:
+    """Let one import at a time work on the store; the lock ends with the process, however that ends.
+
+    The folder of the models itself is locked: it is all of the store that containers share.
+    """
+    store = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml")) / "models"
+    store.mkdir(parents=True, exist_ok=True)
+    with _opened(store) as file:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             try:
@@ -187,7 +199,7 @@ def _locked() -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
-                    raise StoreError(f"another import has held {home} for {LOCK_TIMEOUT_S:g} s") from error
+                    raise StoreError(f"another import has held {store} for {LOCK_TIMEOUT_S:g} s") from error
                 time.sleep(0.1)
         yield
 

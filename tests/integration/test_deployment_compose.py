@@ -2,8 +2,10 @@
 
 import fnmatch
 import http.server
+import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -11,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import compose_spec
 import pytest
 import yaml
 
@@ -21,7 +24,10 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 BENTOFILE = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
 GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+TLS = "SERVING__SECURITY__TLS__"
 DOCKERFILES = sorted([*DOCKER.glob("*.Dockerfile"), DOCKER / "bento.Dockerfile.j2"])
+# Images of this project, by the service that builds them.
+BUILT = {service["image"]: name for name, service in SERVICES.items() if "build" in service}
 IGNORED = (ROOT / ".dockerignore").read_text().splitlines()
 
 
@@ -45,7 +51,38 @@ def test_file_is_understood_by_old_and_new_compose() -> None:
     # `version` draws a warning from v2, `name` and `develop` are refused by v1.29.
     assert set(COMPOSE) - {key for key in COMPOSE if key.startswith("x-")} == {"services", "volumes"}
     # v1.29 applies limits under `deploy` only when told to.
-    assert all("deploy" not in service and "mem_limit" in service for service in SERVICES.values())
+    assert all(
+        "deploy" not in service and {"mem_limit", "cpus"} <= service.keys() for service in SERVICES.values()
+    )
+
+
+def resolved(file: Path) -> str:
+    """Return the file with defaults for variables and without YAML's merges, as Compose reads it."""
+    return yaml.safe_dump(yaml.safe_load(re.sub(r"\$\{\w+:?-([^}]*)\}", r"\1", file.read_text())))
+
+
+@pytest.mark.parametrize(
+    "file", [ROOT / "docker-compose.yml", DOCKER / "secured.yml"], ids=lambda path: path.stem
+)
+def test_file_keeps_to_the_compose_specification(file: Path) -> None:
+    """By a strict parser of the specification that Compose v2 follows."""
+    compose_spec.PyCompose.from_yaml(resolved(file)).validate()
+
+
+@pytest.mark.parametrize(("key", "value"), [("mem_limitt", "1g"), ("restart", "sometimes"), ("cpus", "many")])
+def test_what_the_specification_does_not_know_would_be_found(key: str, value: str) -> None:
+    document = yaml.safe_load(resolved(ROOT / "docker-compose.yml"))
+    document["services"]["kafka"][key] = value
+    with pytest.raises(ValueError, match="kafka"):
+        compose_spec.PyCompose.from_yaml(yaml.safe_dump(document))
+
+
+def test_each_image_is_built_once_and_before_others_use_it() -> None:
+    """Compose v2 builds all at once: two builds of one tag fail with "already exists"."""
+    assert len(BUILT) == sum("build" in service for service in SERVICES.values())
+    for service in SERVICES.values():
+        if "build" not in service and service["image"] in BUILT:
+            assert BUILT[service["image"]] in service["depends_on"]
 
 
 @pytest.mark.parametrize("files", [[], ["configs/docker/secured.yml"]], ids=["plain", "secured"])
@@ -81,7 +118,7 @@ def test_profiles() -> None:
 
 def test_images_of_others_are_pinned() -> None:
     for name, service in SERVICES.items():
-        if "build" not in service:
+        if service["image"] not in BUILT:
             assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
 
 
@@ -89,6 +126,19 @@ def test_ports_open_on_the_loopback_address() -> None:
     for name, service in SERVICES.items():
         for port in service.get("ports", []):
             assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:"), name
+
+
+def test_others_reach_it_under_the_name_that_is_advertised() -> None:
+    advertised = environment("kafka")["KAFKA_ADVERTISED_LISTENERS"]
+    assert "HOST://${ADVERTISED_HOST:-localhost}:${KAFKA_PORT:-9092}" in advertised
+    (allowed,) = [flag for flag in SERVICES["mlflow"]["command"] if flag.startswith("--allowed-hosts=")]
+    assert allowed.endswith(",${ADVERTISED_HOST:-localhost}:*")
+
+
+def test_what_keeps_running_has_a_health_check() -> None:
+    for name, service in SERVICES.items():
+        if service["restart"] != "no":
+            assert "healthcheck" in service or instructions(_dockerfile(service), "HEALTHCHECK"), name
 
 
 def test_volumes_are_declared_and_used() -> None:
@@ -126,9 +176,10 @@ def _dockerfile(service: dict[str, Any]) -> Path:
 
 def test_our_containers_have_no_privileges() -> None:
     for name, service in SERVICES.items():
-        if "build" in service:
-            assert service["read_only"] and service["cap_drop"] == ["ALL"], name
-            assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        # What the README says of the others: they write beside their volumes.
+        assert service.get("read_only", False) == (name not in {"kafka", "grafana", "kafka-ui"}), name
 
 
 def test_prometheus_scrapes_what_is_there() -> None:
@@ -231,7 +282,38 @@ def test_slim_takes_out_only_what_nothing_uses(tmp_path: Path) -> None:
     assert [name for name in gone + kept if (packages / name).exists()] == kept
 
 
-@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+@pytest.mark.parametrize(
+    ("training_ends", "has_held_out", "code", "commands"),
+    [
+        (0, True, 0, ["train --if-none"]),
+        (0, False, 0, ["train --if-none", "simulate --rows"]),
+        (1, False, 1, ["train --if-none"]),
+    ],
+)
+def test_first_release(
+    tmp_path: Path, training_ends: int, has_held_out: bool, code: int, commands: list[str]
+) -> None:
+    """A failure to ask the registry ends it: it must not train, and perhaps promote, over what is there."""
+    held_out = tmp_path / "held-out.parquet"
+    if has_held_out:
+        held_out.touch()
+    log = tmp_path / "log"
+    stub = tmp_path / "python"
+    stub.write_text(f'#!/bin/sh\necho "$@" >>{log}\n[ "$3" = simulate ] || exit {training_ends}\n')
+    stub.chmod(0o755)
+    script = (DOCKER / "first-release.sh").read_text().replace("/app/data/held-out.parquet", str(held_out))
+    done = subprocess.run(
+        ["sh", "-c", script, "first-release", "--epochs", "1"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=False,
+    )
+    lines = log.read_text().splitlines()
+    assert done.returncode == code
+    assert [" ".join(line.split()[2:4]) for line in lines] == commands
+    assert lines[0].endswith("--epochs 1")
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (401, 0)])
 def test_healthcheck(status: int, code: int) -> None:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -250,6 +332,25 @@ def test_healthcheck(status: int, code: int) -> None:
     assert _healthcheck(server.server_port) == 1  # nobody listens any more
 
 
-def _healthcheck(port: int, *path: str) -> int:
+@pytest.mark.parametrize("variable", ["SERVING__PORT", "STREAMING__METRICS__PORT"])
+def test_healthcheck_follows_the_port_that_is_set(variable: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        moved = {variable: str(server.getsockname()[1]), f"{TLS}CLIENT_CA_FILE": "/ca.pem"}
+        assert _healthcheck(1, **moved) == 0
+    assert _healthcheck(1, **moved) == 1
+    assert _healthcheck(1, STREAMING__METRICS__PORT="0") == 0
+
+
+def test_healthcheck_has_no_certificate_to_show(tmp_path: Path) -> None:
+    """Where clients need one, a port that takes connections is all it can see."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        server.listen()
+        mutual = {f"{TLS}CERTIFICATE_FILE": "/c.pem", f"{TLS}CLIENT_CA_FILE": "/ca.pem"}
+        assert _healthcheck(port, **mutual) == 0
+    assert _healthcheck(port, **mutual) == 1
+
+
+def _healthcheck(port: int, *path: str, **variables: str) -> int:
     command = [sys.executable, "-S", str(DOCKER / "healthcheck.py"), str(port), *path]
-    return subprocess.run(command, check=False).returncode
+    return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode

@@ -141,6 +141,22 @@ def test_missing_store_version_is_named(released):
         store._path(STORE_TREES, "9")
 
 
+def test_stores_that_share_only_their_models_share_the_lock(released, tmp_path, monkeypatch):
+    """As containers do: the home is each one's own, the folder of the models is a volume."""
+    monkeypatch.setattr(store, "LOCK_TIMEOUT_S", 0.2)
+    shared = tmp_path / "volume"
+    shared.mkdir()
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "models").symlink_to(shared)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "one"))
+    with store._locked():
+        monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "other"))
+        with pytest.raises(StoreError, match="another import"), store._locked():
+            pass
+    assert not list(shared.iterdir())
+
+
 def test_one_import_at_a_time(released, monkeypatch):
     monkeypatch.setattr(store, "LOCK_TIMEOUT_S", 0.2)
     with store._locked(), pytest.raises(StoreError, match="another import"):
