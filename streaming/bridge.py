@@ -149,10 +149,15 @@ class Bridge(Listener):
             return []
 
     def _keep_alive(self) -> None:
-        if self._paused_since is None:
-            self._paused_since = time.monotonic()
+        now = time.monotonic()
+        if self._paused_since is not None:
+            self._metrics.paused(now - self._paused_since)  # as it passes: a pause may last for hours
+        self._paused_since = now
         self._source.pause()
-        self._poll(0, 1)
+        if self._poll(0, 1):
+            # Partitions that came during this very poll are not paused yet: what is thrown away here must
+            # be fetched again.
+            self._must_recover = True
 
     def _resume(self) -> None:
         if self._paused_since is not None:
@@ -216,6 +221,15 @@ class Bridge(Listener):
         if now - self._lag_at >= LAG_EVERY_S:
             self._lag_at = now
             self._metrics.lag(self._source.lags())
+            self._metrics.is_assigned = self._is_in_group()
+
+    def _is_in_group(self) -> bool:
+        # No rebalance tells a standby without partitions that it has joined, or anybody that it is out.
+        try:
+            self._source.membership()
+        except NotInGroup:
+            return False
+        return True
 
     def _taken_message(self) -> str:
         return (
@@ -233,7 +247,7 @@ class Bridge(Listener):
         self._sink.close()
         self._source.close()
         if self._bridge.leave_on_stop and self._stopping.is_set():
-            self._guard.leave()
+            self._guard.leave(self._source.member_id)
 
     def on_assigned(self, partitions: Sequence[int]) -> None:
         """See `Listener.on_assigned`."""

@@ -173,7 +173,7 @@ class Metrics:
     def rebalanced(self, kind: str) -> None:
         """Note that partitions were assigned, revoked or lost."""
         self._rebalances.labels(kind).inc()
-        self.is_assigned = True  # even a standby without partitions has joined
+        self.is_assigned = kind != "lost"
         self.summary.add(rebalances=1)
 
     def lag(self, lags: Mapping[int, int]) -> None:

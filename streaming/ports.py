@@ -61,6 +61,11 @@ class Source(ABC):
             If the broker does not tell in time.
         """
 
+    @property
+    @abstractmethod
+    def member_id(self) -> str:
+        """The id under which the group last knew this consumer; empty before it has joined."""
+
     @abstractmethod
     def membership(self) -> Membership:
         """Return the membership under which records were fetched, to commit with; any thread may ask.
@@ -118,8 +123,11 @@ class Guard(ABC):
         """Return whether another member holds our instance id; False when the broker does not tell."""
 
     @abstractmethod
-    def leave(self) -> None:
-        """Leave the group for good, so that its partitions move at once; never raises."""
+    def leave(self, member_id: str) -> None:
+        """Take the member out of the group for good, so that its partitions move at once; never raises.
+
+        A successor under the same instance id has another member id, and stays.
+        """
 
     @abstractmethod
     def close(self) -> None:

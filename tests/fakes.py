@@ -182,6 +182,10 @@ class FakeSource(Source):
         for partition in self._positions:
             self._positions[partition] = self._broker.committed.get(partition, 0)
 
+    @property
+    def member_id(self) -> str:
+        return f"member-{self._seen_member}"
+
     def membership(self) -> Membership:
         if not self.is_joined or self._member != self._seen_member:
             raise NotInGroup("not in the group")
@@ -243,13 +247,15 @@ class FakeGuard(Guard):
     def __init__(self) -> None:
         self.taken = threading.Event()
         self.has_left = False
+        self.left_as = ""
         self.is_closed = False
 
     def is_taken(self, membership: Membership) -> bool:
         return self.taken.is_set()
 
-    def leave(self) -> None:
+    def leave(self, member_id: str) -> None:
         self.has_left = True
+        self.left_as = member_id
 
     def close(self) -> None:
         self.is_closed = True

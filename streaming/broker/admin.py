@@ -122,9 +122,13 @@ class Admin:
                 return str(member["member_id"])
         return None
 
-    def remove(self, group: str, instance_id: str) -> None:
-        """Take a static member out of its group; ``close()`` of its consumer does not."""
-        self._client.remove_group_members(group, [MemberToRemove(group_instance_id=instance_id)])
+    def remove(self, group: str, instance_id: str, member_id: str) -> None:
+        """Take a static member out of its group; ``close()`` of its consumer does not.
+
+        The broker refuses when another member holds the instance id by now.
+        """
+        member = MemberToRemove(member_id=member_id, group_instance_id=instance_id)
+        self._client.remove_group_members(group, [member])
 
 
 def _value(found: Any, key: str) -> Any:
@@ -229,12 +233,14 @@ class GroupGuard(Guard):
                 return False
         return holder is not None and holder != ours
 
-    def leave(self) -> None:
+    def leave(self, member_id: str) -> None:
         """See `Guard.leave`."""
+        if not member_id:
+            return
         bridge = self._settings.bridge
         # A client of its own: the one that is kept may be waiting for an answer.
         with contextlib.suppress(*SILENT), self._admin() as admin:
-            admin.remove(bridge.group, bridge.instance_id)
+            admin.remove(bridge.group, bridge.instance_id, member_id)
 
     def close(self) -> None:
         """See `Guard.close`."""

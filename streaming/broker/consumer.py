@@ -122,6 +122,11 @@ class GroupSource(Source):
         except kafka_errors.KafkaError as error:
             raise BrokerUnavailable(f"Reading the committed offsets: {type(error).__name__}") from error
 
+    @property
+    def member_id(self) -> str:
+        """See `Source.member_id`."""
+        return self._member_id
+
     def membership(self) -> Membership:
         """See `Source.membership`."""
         metadata = self._consumer.group_metadata()

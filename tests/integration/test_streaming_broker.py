@@ -387,8 +387,11 @@ def test_the_guard_sees_who_holds_an_instance_id_and_leaves_for_good(
     assert not guard.is_taken(ours)
     rival.start(Silent())
     wait_until(lambda: not rival.poll(200, 10) and guard.is_taken(ours), 20, "the rival was not seen")
-    guard.leave()
+    guard.leave(source.member_id)  # an old bridge that ends late does not evict its successor
+    assert guard.is_taken(ours)
+    guard.leave(rival.member_id)
     assert not guard.is_taken(ours)
+    guard.close()
     for one in (source, rival):
         one.close()
 

@@ -131,7 +131,7 @@ def test_every_record_has_one_outcome(rig: Rig) -> None:
     assert rig.error is None
     assert rig.source.is_closed
     assert rig.sink.is_closed
-    assert rig.guard.has_left
+    assert rig.guard.left_as == rig.source.member_id
 
 
 def test_batches_that_are_ready_share_a_transaction() -> None:
@@ -270,11 +270,50 @@ def test_a_full_pipeline_pauses_and_keeps_polling(rig: Rig) -> None:
     rig.classifier.before = lambda: open_again.wait(20) or None  # type: ignore[func-returns-value]
     rig.start()
     wait_until(lambda: rig.source.pauses > 1, 5, "not paused")
+
+    def paused_s() -> float:
+        return rig.metrics.registry.get_sample_value("bridge_paused_seconds_total") or 0.0
+
+    wait_until(lambda: paused_s() > 0, 5, "a pause is only counted when it is over")
     open_again.set()
     rig.wait_drained()
     rig.stop()
     assert_exactly_once(rig.broker)
-    assert rig.metrics.registry.get_sample_value("bridge_paused_seconds_total")
+
+
+def test_what_comes_although_fetching_is_paused_is_fetched_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(rig.broker, 300)
+    open_again = threading.Event()
+    rig.classifier.before = lambda: open_again.wait(20) or None  # type: ignore[func-returns-value]
+    poll, leaked = rig.source.poll, list[InputRecord]()
+
+    def leaking(timeout_ms: int, max_records: int) -> list[InputRecord]:
+        # As when partitions are assigned during the poll that keeps the membership alive.
+        if max_records > 1 or leaked:
+            return poll(timeout_ms, max_records)
+        rig.source.resume()
+        leaked.extend(found := poll(timeout_ms, max_records))
+        return found
+
+    monkeypatch.setattr(rig.source, "poll", leaking)
+    rig.start()
+    wait_until(lambda: bool(leaked), 5, "not paused")
+    open_again.set()
+    rig.wait_drained()
+    rig.stop()
+    assert_exactly_once(rig.broker)
+
+
+def test_readiness_follows_the_membership(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.bridge.LAG_EVERY_S", 0.01)
+    rig.start()
+    wait_until(lambda: rig.metrics.is_assigned, 5, "not joined")
+    rig.source.is_joined = False
+    wait_until(lambda: not rig.metrics.is_assigned, 5, "outside the group, and still ready")
+    rig.source.is_joined = True
+    wait_until(lambda: rig.metrics.is_assigned, 5, "a member that nobody assigned anything is not ready")
 
 
 def test_outside_its_group_nothing_is_committed(rig: Rig) -> None:

@@ -79,6 +79,14 @@ def test_a_broker_that_coordinates_no_more_is_not_asked_again(
     assert coordinator.opened == 2
 
 
+def test_a_bridge_leaves_as_the_member_that_it_was(coordinator: Coordinator) -> None:
+    guard = GroupGuard(Settings())
+    guard.leave("ours")
+    guard.leave("")  # never joined: nothing of ours is there to be removed
+    (removed,) = coordinator.removed
+    assert (removed.group_instance_id, removed.member_id) == ("bridge-0", "ours")
+
+
 def test_the_look_outlives_what_nobody_foresaw_and_is_closed_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -93,6 +93,8 @@ def test_an_idle_bridge_stays_ready(metrics: Metrics) -> None:
 def test_an_unready_service_a_missing_group_and_a_stop_are_told(metrics: Metrics) -> None:
     assert "service" in (health(metrics, is_service_ready=False).fault_of_readiness() or "")
     assert "group" in (health(Metrics()).fault_of_readiness() or "")
+    metrics.rebalanced("lost")
+    assert "group" in (health(metrics).fault_of_readiness() or "")
     metrics.stopped_by = "The service answered 401."
     assert health(metrics).fault_of_readiness() == "The service answered 401."
 
