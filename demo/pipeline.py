@@ -174,7 +174,10 @@ class Pipeline:
 
 
 #: The embedded broker wants short sessions: it notices a member that left only by the timeout.
-EMBEDDED = {"STREAMING__BRIDGE__SESSION_TIMEOUT_MS": "6000"}
+EMBEDDED = {
+    "STREAMING__BRIDGE__SESSION_TIMEOUT_MS": "6000",
+    "STREAMING__BRIDGE__REVOKE_TIMEOUT_S": "2",
+}
 
 
 def answers(url: str) -> bool:

@@ -203,7 +203,8 @@ class BridgeSettings(Section):
         3.0,
         ge=0,
         le=60,
-        description="how long a rebalance waits for work in flight before it is dropped, seconds",
+        description="how long a rebalance waits for work in flight before it is dropped, seconds; "
+        "less than half of session_timeout_ms",
     )
     stop_timeout_s: float = Field(
         5.0, ge=0, le=8, description="how long SIGTERM waits for work in flight before it is dropped, seconds"
@@ -221,11 +222,13 @@ class BridgeSettings(Section):
     )
 
     @model_validator(mode="after")
-    def _deadline_is_shorter(self) -> "BridgeSettings":
+    def _times_fit(self) -> "BridgeSettings":
         if self.transaction_deadline_s * 1000 >= self.transaction_timeout_ms:
-            raise ValueError(
-                "bridge.transaction_deadline_s must be shorter than bridge.transaction_timeout_ms"
-            )
+            raise ValueError("bridge.transaction_deadline_s must be shorter than transaction_timeout_ms")
+        # Finishing and dropping each take so long, and no heartbeat leaves meanwhile.
+        if 2 * self.revoke_timeout_s * 1000 >= self.session_timeout_ms:
+            message = "twice bridge.revoke_timeout_s must be shorter than session_timeout_ms, or the group "
+            raise ValueError(message + "gives the bridge up while it finishes what is in flight")
         return self
 
 

@@ -45,6 +45,7 @@ def fresh_settings(broker: str) -> MakeSettings:
                 "group": name,
                 "instance_id": "a",
                 "session_timeout_ms": 6000,
+                "revoke_timeout_s": 2.0,
                 "transaction_deadline_s": 4.0,
                 "transaction_timeout_ms": 8000,
                 "membership_check_s": 0.5,

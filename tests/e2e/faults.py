@@ -142,6 +142,7 @@ class World:
         """Start a bridge under an instance id, again or for the first time."""
         env = {
             "STREAMING__BRIDGE__SESSION_TIMEOUT_MS": str(SESSION_MS),
+            "STREAMING__BRIDGE__REVOKE_TIMEOUT_S": "2",
             "STREAMING__SERVICE__REQUEST_TIMEOUT_S": "2",
             "STREAMING__SERVICE__BACKOFF_MAX_S": "0.5",
             "STREAMING__SERVICE__CLASSIFY_URL": self.classify_url,

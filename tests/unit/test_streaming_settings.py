@@ -71,6 +71,7 @@ def test_the_usual_kafka_variable_is_honoured(file: Path, monkeypatch: pytest.Mo
         ("brigde: {}", "brigde"),
         ("bridge: {session_timeout_ms: 0}", "bridge.session_timeout_ms"),
         ("bridge: {transaction_deadline_s: 30}", "transaction_deadline_s"),
+        ("bridge: {session_timeout_ms: 6000}", "twice bridge.revoke_timeout_s must be shorter"),
         ("service: {classify_url: 'localhost:3000'}", "service.classify_url"),
         ("topics: {input: 'a b'}", "topics.input"),
         ("topics: {input: decisions}", "differ"),
