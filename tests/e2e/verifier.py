@@ -58,13 +58,20 @@ class Report:
         return "\n  ".join([counts, *examples])
 
 
-def verify(inputs: Sequence[Seen], decisions: Sequence[Seen], letters: Sequence[Seen]) -> Report:
+def verify(
+    inputs: Sequence[Seen],
+    decisions: Sequence[Seen],
+    letters: Sequence[Seen],
+    output_partitions: int | None = None,
+) -> Report:
     """Compare outputs with what the inputs deserve.
 
     Parameters
     ----------
     inputs, decisions, letters : sequence of Seen
         The three topics from their beginning to their end, each partition in order.
+    output_partitions : int, optional
+        How many partitions the outputs have, where they have fewer than the input.
     """
     report = Report(len(inputs), len(decisions), len(letters))
     by_source = {record.source: record for record in inputs}
@@ -77,6 +84,9 @@ def verify(inputs: Sequence[Seen], decisions: Sequence[Seen], letters: Sequence[
             continue
         outcomes[source] += 1
         fault = _letter_fault(record, output) if is_letter else _decision_fault(record, output)
+        place = record.partition % output_partitions if output_partitions else record.partition
+        if not fault and output.partition != place:
+            fault = f"is in partition {output.partition}, not {place}"
         if fault:
             report.wrong.append(f"{source}: {fault}")
     report.lost = [f"{source} has no outcome" for source in by_source if not outcomes[source]]

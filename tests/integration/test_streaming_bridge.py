@@ -18,6 +18,7 @@ from kafka.admin import NewTopic
 from demo.ports import choose_port
 from tests.e2e.bad_records import all_kinds, good
 from tests.e2e.faults import World, read_topic, wait_until
+from tests.e2e.verifier import verify
 from tests.scripted_service import FEATURES
 
 pytestmark = pytest.mark.timeout(120)
@@ -253,4 +254,7 @@ def test_a_bridge_writes_to_topics_with_fewer_partitions(world: World) -> None:
     produce(world, *[(str(n).encode(), json.dumps(good()).encode()) for n in range(40)])
     world.start_bridge("a")
     finish(world)
-    assert len(read_topic(world.servers, world.output, partitions=1)) == 40
+    inputs, letters = read_topic(world.servers, world.input), read_topic(world.servers, world.letters)
+    report = verify(inputs, read_topic(world.servers, world.output, partitions=1), letters, 1)
+    assert report.is_clean, report
+    assert report.decided == 40

@@ -79,6 +79,10 @@ def garbles(outputs: list[OutputRecord]) -> list[OutputRecord]:
     return [_with(o, b"{}") if o.kind == "decision" else o for o in outputs]
 
 
+def moves(outputs: list[OutputRecord]) -> list[OutputRecord]:
+    return [msgspec.structs.replace(o, partition=1 - o.partition) for o in outputs]
+
+
 def _with(output: OutputRecord, value: Any) -> OutputRecord:
     return msgspec.structs.replace(output, value=value.encode() if isinstance(value, str) else value)
 
@@ -120,6 +124,7 @@ CHEATS: list[tuple[Cheat, str]] = [
     (forgets_headers, "wrong"),
     (invents, "wrong"),
     (garbles, "wrong"),
+    (moves, "wrong"),
 ]
 
 
@@ -144,6 +149,16 @@ def test_an_honest_bridge_is_not_accused() -> None:
     assert report.is_clean, report
     assert report.decided
     assert report.dead_letters
+
+
+def test_outputs_may_have_fewer_partitions_where_that_is_said() -> None:
+    record = Seen("in", 3, 7, b"k", b"{")
+    headers = {"topic": "in", "partition": "3", "offset": "7", "stage": "parse", "reason": "x"}
+    headers |= {"message": "x", "attempts": "0", "at_ms": "1"}
+    pairs = tuple((f"error.{name}", value.encode()) for name, value in headers.items())
+    letters = [Seen("dead", partition, 0, b"k", b"{", pairs) for partition in (1, 0)]
+    assert verify([record], [], letters[:1], output_partitions=2).is_clean
+    assert "is in partition 0, not 1" in str(verify([record], [], letters[1:], output_partitions=2))
 
 
 def test_the_report_names_its_faults() -> None:
