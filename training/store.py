@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 STORE_NETWORK, STORE_TREES = "fraud_neural_net", "fraud_xgboost"
 NETWORK_FILE, TREES_FILE = Path("extra_files", "model.onnx"), Path("model.ubj")
+# What serving reads of each model: scores, and the network's reasons.
+NEEDED = {
+    STORE_NETWORK: (NETWORK_FILE, Path("extra_files", "attribution.onnx")),
+    STORE_TREES: (TREES_FILE,),
+}
 LOCK_TIMEOUT_S = 60.0  # an import takes a second or two
 # Scores of a stored model against the trained one's: float32 rounding, no more.
 PARITY = 1e-6
@@ -105,7 +110,15 @@ class _Part:
     def check(self, model: Path, carried: Path) -> None:
         """Raise StoreError unless the model scores the reference batch like the trained one."""
         document = json.loads((carried / "reference.json").read_text(encoding="utf-8"))
-        scores = self.scores(model, np.array(document["features"], np.float32))
+        lost = _missing(self.name, model)
+        if lost:
+            raise StoreError(f"{self.registered} {self.number} has lost {', '.join(lost)}: train again")
+        try:
+            scores = self.scores(model, np.array(document["features"], np.float32))
+        except Exception as error:  # each library has its own for a file it cannot read
+            raise StoreError(
+                f"{self.registered} {self.number} cannot be loaded: its files have changed, train again"
+            ) from error
         expected = np.array(document["xgboost" if self.name == STORE_TREES else "neural_net"])
         difference = float(np.abs(scores - expected).max())
         if not difference <= PARITY:
@@ -170,8 +183,11 @@ def _tree_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float
 
 
 def _is_whole(pair: Pair) -> bool:
-    files = ((STORE_NETWORK, NETWORK_FILE), (STORE_TREES, TREES_FILE))
-    return all((_path(name, pair.version) / file).is_file() for name, file in files)
+    return not any(_missing(name, _path(name, pair.version)) for name in NEEDED)
+
+
+def _missing(name: str, model: Path) -> list[str]:
+    return [str(file) for file in NEEDED[name] if not (model / file).is_file()]
 
 
 @contextmanager

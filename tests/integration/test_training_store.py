@@ -4,7 +4,7 @@ import pytest
 
 from tests.training_fixtures import THIRD_PARTY_WARNINGS, copy_release
 from training import store
-from training.errors import StoreError
+from training.errors import RegistryError, StoreError
 from training.store import STORE_NETWORK, STORE_TREES, active_pair, import_release, remove_halves
 
 pytestmark = THIRD_PARTY_WARNINGS
@@ -118,10 +118,18 @@ def test_half_of_a_killed_import_never_counts_and_is_removed(released, monkeypat
     assert active_pair().release == "2"
 
 
-def test_store_that_lost_files_is_imported_anew(released):
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        (STORE_TREES, "model.ubj"),
+        (STORE_NETWORK, "extra_files/model.onnx"),
+        (STORE_NETWORK, "extra_files/attribution.onnx"),
+    ],
+)
+def test_store_that_lost_files_is_imported_anew(released, name, file):
     release = released.release("1")
     import_release(released, release)
-    (store._path(STORE_TREES, "1") / "model.ubj").unlink()
+    (store._path(name, "1") / file).unlink()
     pair, imported = import_release(released, release)
     assert imported
     assert pair.version == "1-2"
@@ -134,6 +142,59 @@ def test_model_that_scores_differently_is_refused_before_it_is_stored(released, 
         import_release(released, released.release("1"))
     assert active_pair() is None
     assert versions() == {STORE_NETWORK: [], STORE_TREES: []}
+
+
+@pytest.fixture
+def fetching(released, monkeypatch):
+    """Return a function that has the files of a registered model changed on their way to the store."""
+    fetch = released.fetch_model
+
+    def change(name, how):
+        def fetched(registered, *arguments):
+            folder = fetch(registered, *arguments)
+            if registered == name:
+                how(folder)
+            return folder
+
+        monkeypatch.setattr(released, "fetch_model", fetched)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("registered", "file"),
+    [
+        ("fraud-neural-net", "extra_files/model.onnx"),
+        ("fraud-neural-net", "extra_files/attribution.onnx"),
+        ("fraud-xgboost", "model.ubj"),
+    ],
+)
+def test_registered_model_that_lost_a_file_is_named(released, fetching, registered, file):
+    fetching(registered, lambda folder: (folder / file).unlink())
+    with pytest.raises(StoreError, match=f"{registered} 1 has lost {file}: train again"):
+        import_release(released, released.release("1"))
+    assert versions() == {STORE_NETWORK: [], STORE_TREES: []}
+
+
+@pytest.mark.parametrize(
+    ("registered", "file"),
+    [("fraud-neural-net", "extra_files/model.onnx"), ("fraud-xgboost", "model.ubj")],
+)
+def test_registered_model_that_is_damaged_is_named(released, fetching, registered, file):
+    fetching(registered, lambda folder: (folder / file).write_bytes(b"damaged"))
+    with pytest.raises(StoreError, match=f"{registered} 1 cannot be loaded"):
+        import_release(released, released.release("1"))
+
+
+def test_registered_model_whose_folder_is_gone_is_named(released, tmp_path, monkeypatch):
+    import mlflow
+
+    def gone(*_args, **_options):
+        raise FileNotFoundError("no such folder")
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", gone)
+    with pytest.raises(RegistryError, match="version 1 of fraud-xgboost has lost its files"):
+        released.fetch_model("fraud-xgboost", "1", tmp_path / "into")
 
 
 def test_missing_store_version_is_named(released):
