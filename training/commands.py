@@ -238,7 +238,7 @@ def releases_command(out: Console) -> None:
     registry = Registry(load_settings().tracking_uri)
     registry.champion()
     table = Table(
-        title=f"Releases in {registry.tracking_uri}", title_justify="left", box=SIMPLE, padding=(0, 1)
+        title=f"Releases in {registry.shown_uri}", title_justify="left", box=SIMPLE, padding=(0, 1)
     )
     for column in ("release", "alias", "trained (UTC)", "data", "AP, test part", "versions", "gate"):
         table.add_column(column)

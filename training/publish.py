@@ -40,6 +40,8 @@ from training.train import Training
 
 # What distinguishes the runs of one training by name.
 LABELS = {"neural_net": " network", "xgboost": " XGBoost"}
+# The address of the registry may carry credentials, and everybody who reads runs would see them.
+UNRECORDED = {"tracking_uri"}
 REFERENCE_ROWS = 64
 EXAMPLE_ROWS = 3
 PINNED = {
@@ -81,7 +83,7 @@ def publish(
         parts = describe_parts(training.data, training.split)
         card = model_card(document, training.figures, training.settings, parts, latency)
         runs["pair"].text(card, "model_card.md")
-        runs["pair"].text(training.settings.model_dump_json(indent=2), "settings.json")
+        runs["pair"].text(training.settings.model_dump_json(indent=2, exclude=UNRECORDED), "settings.json")
         with explained(registry.tracking_uri), _quiet():
             number = _register(registry, runs, training, files, features)
         for model, run in runs.items():
@@ -151,7 +153,7 @@ def _record(
 def _record_settings(runs: Mapping[str, Run], settings: Settings) -> None:
     split = _flat(settings.split.model_dump(), "split.")
     shared = {"seed": settings.seed, "protocol": settings.protocol, "refit": settings.refit, **split}
-    runs["pair"].parameters(_flat(settings.model_dump()) | _environment())
+    runs["pair"].parameters(_flat(settings.model_dump(exclude=UNRECORDED)) | _environment())
     runs["neural_net"].parameters(shared | _flat(settings.network.model_dump()))
     runs["xgboost"].parameters(shared | _flat(settings.xgboost.model_dump()))
 

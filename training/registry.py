@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ DESCRIPTIONS = {
 }
 HISTORY_TAG = "promotion_history"
 HISTORY_LENGTH = 100  # a registered model's tag holds 5,000 characters
+# Where an address carries credentials: before the last @ (passwords hold @ and /), or in its query.
+CREDENTIALS = re.compile(r"(://(?!/))\S*(?=@)|([?&](?:password|passwd|token)=)[^&\s]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Registry:
 
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri = tracking_uri
+        self.shown_uri = masked(tracking_uri)
         self.client = _connect(tracking_uri)
 
     def release(self, number: str) -> Release:
@@ -87,7 +91,7 @@ class Registry:
         champion = self.champion()
         if champion is None:
             raise RegistryError(
-                f"no release in {self.tracking_uri} has the alias {CHAMPION}: "
+                f"no release in {self.shown_uri} has the alias {CHAMPION}: "
                 "train one with `python -m training train`"
             )
         return champion
@@ -125,14 +129,18 @@ class Registry:
 
     def rollback(self) -> Release:
         """Make the release before the champion champion again and return it."""
+        releases = {release.number: release for release in self.releases()}
         history = self.history()
-        if len(history) < 2:
+        earlier = history[:-1]
+        while earlier and earlier[-1] not in releases:  # somebody deleted it since
+            earlier.pop()
+        if not earlier:
             raise RegistryError("there is no earlier release to go back to")
-        earlier = self.release(history[-2])
+        release = releases[earlier[-1]]
         with explained(self.tracking_uri):
-            self._set_alias(earlier, CHAMPION)
-            self._write_history(history[:-1])
-        return earlier
+            self._set_alias(release, CHAMPION)
+            self._write_history(earlier)
+        return release
 
     def history(self) -> list[str]:
         """Return the numbers of the champions in order, the present one last."""
@@ -152,25 +160,30 @@ class Registry:
 
     def fetch(self, release: Release, into: Path) -> Path:
         """Copy the files a release carries to a folder below `into` and return that folder."""
-        import mlflow
-
         (into / RELEASE).mkdir()
-        with explained(self.tracking_uri):
-            uri = f"models:/{RELEASE}/{release.number}"
-            folder = (
-                Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into / RELEASE))) / "artifacts"
-            )
+        folder = self._download(RELEASE, release.number, into / RELEASE) / "artifacts"
         if not (folder / "release.json").is_file():
-            raise RegistryError(f"release {release.number} has lost its files in {self.tracking_uri}")
+            raise self._lost(RELEASE, release.number)
         return folder
 
     def fetch_model(self, name: str, version: str, into: Path) -> Path:
         """Copy the files of a version of a registered model to `into` and return the folder they are in."""
+        into.mkdir()
+        return self._download(name, version, into)
+
+    def _download(self, name: str, version: str, into: Path) -> Path:
         import mlflow
 
-        into.mkdir()
-        with explained(self.tracking_uri):
-            return Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=str(into)))
+        uri = f"models:/{name}/{version}"
+        try:
+            with explained(self.tracking_uri):
+                return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into)))
+        except OSError as error:  # what MLflow says where the folder of a version is gone
+            raise self._lost(name, version) from error
+
+    def _lost(self, name: str, version: str) -> RegistryError:
+        what = f"release {version}" if name == RELEASE else f"version {version} of {name}"
+        return RegistryError(f"{what} has lost its files in {self.shown_uri}: train again")
 
     def _write_history(self, numbers: list[str]) -> None:
         text = json.dumps(numbers[-HISTORY_LENGTH:])
@@ -249,8 +262,21 @@ def _is_registry_trouble(error: Exception) -> bool:
     return bool(modules & {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3", "alembic"})
 
 
-def _sentence(error: Exception, tracking_uri: str) -> str:
-    text = " ".join(str(error).split())[:300]
+def masked(text: str) -> str:
+    """Return `text` without the credentials in its addresses.
+
+    Examples
+    --------
+    >>> masked("postgresql://mlflow:s3cret@db:5432/mlflow cannot be reached")
+    'postgresql://***@db:5432/mlflow cannot be reached'
+    """
+    return CREDENTIALS.sub(r"\1\2***", text)
+
+
+def _sentence(error: Exception, uri: str) -> str:
+    tracking_uri = masked(uri)
+    # Clients repeat the address, and sometimes only a part of it.
+    text = masked(" ".join(str(error).replace(uri, tracking_uri).split()))[:300]
     if "locked" in text:
         return (
             f"the MLflow database {tracking_uri} is locked by another process: try again when that has ended"

@@ -86,6 +86,12 @@ def test_plots_card_and_settings_are_artefacts(runs):
     assert settings["network"]["epochs"] == 6
 
 
+def test_address_of_the_registry_is_not_recorded(runs):
+    """It may hold a password, which everybody who may read runs would see."""
+    assert "tracking_uri" not in runs[RELEASE].data.params
+    assert "tracking_uri" not in json.loads((artifacts(runs[RELEASE]) / "settings.json").read_text())
+
+
 def test_models_have_signature_and_example(published):
     import mlflow
 

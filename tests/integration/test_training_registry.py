@@ -46,6 +46,21 @@ def test_promotion_moves_everything_and_rollback_moves_it_back(released):
     assert released.rollback().number == "1"
 
 
+def test_rollback_passes_over_a_release_that_was_deleted(released):
+    copy_release(released, 3)
+    for release in released.releases():
+        released.promote(release)
+    for number in ("2", "3"):
+        released.client.delete_model_version(RELEASE, number)
+    assert released.rollback().number == "1"
+    assert released.history() == ["1"]
+    released.promote(released.release("4"))
+    released.client.delete_model_version(RELEASE, "1")
+    with pytest.raises(RegistryError, match="no earlier release"):
+        released.rollback()
+    assert released.require_champion().number == "4"
+
+
 def test_promoting_the_champion_again_changes_nothing(released):
     first = released.release("1")
     released.promote(first)
@@ -107,6 +122,30 @@ def test_registry_that_is_down_is_named_within_seconds(free_port, monkeypatch):
 def test_database_that_cannot_be_opened(tmp_path):
     with pytest.raises(RegistryError):
         Registry(f"sqlite:///{tmp_path}/no/such/folder/mlflow.db")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://mlflow:s3cr@t/@127.0.0.1:{port}", "http://***@127.0.0.1:{port}"),
+        ("http://127.0.0.1:{port}/?password=s3cret", "http://127.0.0.1:{port}/?password=***"),
+    ],
+)
+def test_credentials_are_in_no_error(free_port, monkeypatch, address, shown):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    port = free_port()
+    with pytest.raises(RegistryError) as caught:
+        Registry(address.format(port=port))
+    assert shown.format(port=port) in str(caught.value)
+    assert "s3cr" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Query string argument")  # SQLite has no passwords
+def test_credentials_are_in_no_message_of_the_registry(published):
+    registry = Registry(f"sqlite:///{published}/mlflow.db?password=s3cret")
+    with pytest.raises(RegistryError, match=r"password=\*\*\*") as caught:
+        registry.require_champion()
+    assert "s3cret" not in str(caught.value)
 
 
 def test_locked_database_is_named(published):
