@@ -56,6 +56,7 @@ class Metrics:
         self.last_turn = time.monotonic()
         self.last_progress = time.monotonic()
         self.waiting = 0
+        self._lag_partitions: set[int] = set()
         self.is_assigned = False
         self.stopped_by: str | None = None
 
@@ -178,9 +179,12 @@ class Metrics:
 
     def lag(self, lags: Mapping[int, int]) -> None:
         """Note the records not fetched yet, by partition."""
-        self._lag.clear()
+        # Cleared and set again, the partitions would be missing from a scrape in between.
+        for gone in self._lag_partitions - lags.keys():
+            self._lag.remove(str(gone))
         for partition, records in lags.items():
             self._lag.labels(str(partition)).set(records)
+        self._lag_partitions = set(lags)
         self.waiting = sum(lags.values())
 
     def turned(self, pipeline: InFlight) -> None:

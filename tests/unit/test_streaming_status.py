@@ -148,3 +148,24 @@ def test_the_summary_begins_anew(metrics: Metrics) -> None:
     first, second = metrics.summary.take(), metrics.summary.take()
     assert (first["retries"], first["request_ms"]) == (1, 2.0)
     assert (second["retries"], second["request_ms"]) == (0, 0.0)
+
+
+def test_a_scrape_never_misses_the_lag_of_a_partition(
+    metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lag_of(partition: str) -> float | None:
+        return metrics.registry.get_sample_value("bridge_lag_records", {"partition": partition})
+
+    metrics.lag({0: 1, 1: 2, 2: 3})
+    assert lag_of("2") == 3
+    scraped: list[float | None] = []
+    labels = metrics._lag.labels
+
+    def scraping(name: str) -> object:
+        scraped.append(lag_of("1"))  # as the thread of a scrape may, at this very moment
+        return labels(name)
+
+    monkeypatch.setattr(metrics._lag, "labels", scraping)
+    metrics.lag({0: 4, 1: 5})
+    assert scraped == [2.0, 2.0]
+    assert (lag_of("1"), lag_of("2")) == (5.0, None)
