@@ -1,6 +1,7 @@
 """The manifests, held offline to the types of the Kubernetes API and to what images and settings offer."""
 
 import importlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -19,6 +20,8 @@ FOLDER = ROOT / "configs" / "kubernetes"
 # What the manifests use, and the module of lightkube-models that declares it.
 DECLARED = {
     ("v1", "Namespace"): "core_v1",
+    ("v1", "PersistentVolumeClaim"): "core_v1",
+    ("v1", "Pod"): "core_v1",
     ("v1", "Service"): "core_v1",
     ("apps/v1", "Deployment"): "apps_v1",
     ("apps/v1", "StatefulSet"): "apps_v1",
@@ -115,6 +118,10 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 KUSTOMIZATION = Kustomization.model_validate(documents("kustomization.yaml")[0])
 MANIFESTS = [document for name in KUSTOMIZATION.resources for document in documents(name)]
+# Applied by hand once; read by Prometheus.
+LOADER = documents("loader.yaml")[0]
+SCRAPE = yaml.safe_load((FOLDER / "prometheus-scrape.yml").read_text())["scrape_configs"]
+RULES = ROOT / "configs" / "prometheus"
 
 
 def find(kind: str, name: str) -> dict[str, Any]:
@@ -169,7 +176,7 @@ def containers() -> list[tuple[str, dict[str, Any]]]:
     return [(name, one) for name, template in pods() for one in template["spec"]["containers"]]
 
 
-@pytest.mark.parametrize("manifest", MANIFESTS, ids=identify)
+@pytest.mark.parametrize("manifest", [*MANIFESTS, LOADER], ids=identify)
 def test_manifest_is_what_the_api_declares(manifest: dict[str, Any]) -> None:
     assert check(manifest) == []
 
@@ -183,7 +190,7 @@ def test_misspelt_and_mistyped_manifests_would_be_found() -> None:
 
 
 def test_every_file_is_part_of_the_kustomization() -> None:
-    files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml"}
+    files = {path.name for path in FOLDER.glob("*.yaml")} - {"kustomization.yaml", "loader.yaml"}
     assert files == set(KUSTOMIZATION.resources)
 
 
@@ -221,6 +228,98 @@ def test_pod_is_not_root_and_its_mounts_exist(name: str, template: dict[str, Any
     volumes = {volume["name"] for volume in spec.get("volumes", [])}
     for container in spec["containers"]:
         assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+def test_claims_are_made_and_the_loader_fills_what_training_reads() -> None:
+    claims = {m["metadata"]["name"] for m in MANIFESTS if m["kind"] == "PersistentVolumeClaim"}
+    wanted, filled = claimed(dict(pods())["CronJob-training"]["spec"]), claimed(LOADER["spec"])
+    assert claims == wanted == filled
+    assert LOADER["metadata"]["namespace"] == KUSTOMIZATION.namespace
+    training = next(image for image in KUSTOMIZATION.images if image.name == "fraud-detection-training")
+    assert LOADER["spec"]["containers"][0]["image"] == f"{training.newName}:{training.newTag}"
+
+
+def claimed(spec: dict[str, Any]) -> set[str]:
+    volumes = [one["persistentVolumeClaim"] for one in spec["volumes"] if "persistentVolumeClaim" in one]
+    return {volume["claimName"] for volume in volumes}
+
+
+def test_probes_and_services_name_ports_that_there_are() -> None:
+    ports = {name: {one["name"] for one in container.get("ports", [])} for name, container in containers()}
+    for name, container in containers():
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            if probe in container:
+                assert container[probe]["httpGet"]["port"] in ports[name], (name, probe)
+    for service in (m for m in MANIFESTS if m["kind"] == "Service"):
+        for port in service["spec"]["ports"]:
+            assert port["targetPort"] in ports[behind(service["spec"]["selector"])]
+
+
+def behind(labels: dict[str, str]) -> str:
+    """Return the name of what makes the pods with these labels."""
+    (name,) = [name for name, template in pods() if labels.items() <= template["metadata"]["labels"].items()]
+    return name
+
+
+def test_network_policies_open_the_ports_that_are_listened_on() -> None:
+    listening = {name: {one["containerPort"] for one in c.get("ports", [])} for name, c in containers()}
+    for policy in (m["spec"] for m in MANIFESTS if m["kind"] == "NetworkPolicy"):
+        labels = policy["podSelector"].get("matchLabels")
+        for rule in policy.get("ingress", []):
+            assert {port["port"] for port in rule["ports"]} == listening[behind(labels)]
+        for rule in policy.get("egress", []):
+            for peer in rule["to"]:
+                if "podSelector" in peer:
+                    target = behind(peer["podSelector"]["matchLabels"])
+                    assert {port["port"] for port in rule["ports"]} == listening[target]
+
+
+def test_addresses_agree_with_network_policies() -> None:
+    """Whoever changes an address meets the policy that would block it."""
+    opened = {
+        (name, namespace, port["port"])
+        for policy in (m for m in MANIFESTS if m["kind"] == "NetworkPolicy")
+        for name in [policy["metadata"]["name"]]
+        for rule in policy["spec"].get("egress", [])
+        for peer in rule["to"]
+        for namespace in peer.get("namespaceSelector", {}).get("matchLabels", {}).values()
+        for port in rule["ports"]
+    }
+    for name, variable in (("bridge", "KAFKA_BOOTSTRAP_SERVERS"), ("training", "MLFLOW_TRACKING_URI")):
+        host, port = literals(name)[variable].removeprefix("http://").rsplit(":", 1)
+        assert (name, host.split(".")[1], int(port)) in opened
+
+
+def test_key_files_are_where_their_secret_is_mounted() -> None:
+    for name, template in pods():
+        spec = template["spec"]
+        for container in spec["containers"]:
+            files = [Path(one["value"]) for one in container.get("env", []) if one["name"].endswith("_FILE")]
+            secrets = {volume["name"]: volume["secret"] for volume in spec["volumes"] if "secret" in volume}
+            mounted = {
+                Path(mount["mountPath"], item["path"])
+                for mount in container["volumeMounts"]
+                if mount["name"] in secrets
+                for item in secrets[mount["name"]]["items"]
+            }
+            assert set(files) == mounted, name
+
+
+def test_jobs_are_scraped_under_the_names_that_the_rules_ask_for() -> None:
+    asked = set(re.findall(r'job="(\w+)"', (RULES / "alerts.yml").read_text()))
+    assert {job["job_name"] for job in SCRAPE} == asked
+    for job in SCRAPE:
+        assert job["kubernetes_sd_configs"][0]["namespaces"]["names"] == [KUSTOMIZATION.namespace]
+        kept = {rule["source_labels"][0]: rule["regex"] for rule in job["relabel_configs"] if "regex" in rule}
+        name = behind({"app.kubernetes.io/name": kept["__meta_kubernetes_pod_label_app_kubernetes_io_name"]})
+        ports = {one["name"] for one in dict(containers())[name]["ports"]}
+        assert kept["__meta_kubernetes_pod_container_port_name"] in ports
+        assert all(not rule.get("target_label", "").startswith("job") for rule in job["relabel_configs"])
+
+
+def test_drains_are_not_held_up_by_what_is_not_ready() -> None:
+    for budget in (m["spec"] for m in MANIFESTS if m["kind"] == "PodDisruptionBudget"):
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def test_selectors_meet_their_pods() -> None:
