@@ -87,6 +87,7 @@ def test_train_promotes_imports_and_does_not_repeat_itself(run, data, empty_data
 
 
 def test_first_release_is_not_trained_where_one_is_promoted(run, home, data):
+    run("promote", "1", "--force")
     code, text, _ = run("train", "--data", data, "--seed", "8", "--if-none")
     assert (code, active_pair().release) == (0, "1")
     assert "release 1 is champion: nothing to train" in text
