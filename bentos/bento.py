@@ -171,11 +171,21 @@ def _ssl(tls: TlsSettings) -> dict[str, Any]:
         "keyfile": str(tls.key_file),
         "ciphers": CIPHERS,
     }
-    if tls.key_password is not None:
-        config["keyfile_password"] = tls.key_password.get_secret_value()
+    password = _key_password(tls)
+    if password is not None:
+        config["keyfile_password"] = password
     if tls.client_ca_file is not None:
         config |= {"ca_certs": str(tls.client_ca_file), "cert_reqs": 2}  # ssl.CERT_REQUIRED
     return config
+
+
+def _key_password(tls: TlsSettings) -> str | None:
+    if tls.key_password_file is None:
+        return tls.key_password.get_secret_value() if tls.key_password else None
+    try:
+        return tls.key_password_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        _give_up(f"The password of the TLS key: {error}", status=2)
 
 
 def _give_up(message: str, status: int) -> NoReturn:

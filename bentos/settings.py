@@ -97,7 +97,8 @@ class TlsSettings(Section):
 
     certificate_file: Path | None = Field(None, description="Certificate chain, PEM.")
     key_file: Path | None = Field(None, description="Its private key, PEM.")
-    key_password: SecretStr | None = Field(None, description="Password of the key.")
+    key_password: SecretStr | None = Field(None, description="Password of the key; better key_password_file.")
+    key_password_file: Path | None = Field(None, description="File that holds it.")
     client_ca_file: Path | None = Field(
         None, description="CA, PEM; with it every client must present a certificate it signed."
     )

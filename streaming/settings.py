@@ -48,7 +48,8 @@ class KafkaSettings(Section):
     )
     ssl_certfile: Path | None = Field(None, description="client certificate, for mutual TLS")
     ssl_keyfile: Path | None = Field(None, description="key of the client certificate")
-    ssl_password: SecretStr | None = Field(None, description="password of that key")
+    ssl_password: SecretStr | None = Field(None, description="password of that key; better ssl_password_file")
+    ssl_password_file: Path | None = Field(None, description="file that holds that password")
     ssl_check_hostname: bool = Field(True, description="whether a broker's name must match its certificate")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
         None, description="SASL mechanism, when security_protocol asks for SASL"

@@ -72,8 +72,9 @@ def _tls(settings: KafkaSettings) -> dict[str, Any]:
     }
     config: dict[str, Any] = {name: _readable(name, path) for name, path in files.items() if path is not None}
     config["ssl_check_hostname"] = settings.ssl_check_hostname
-    if settings.ssl_password is not None:
-        config["ssl_password"] = settings.ssl_password.get_secret_value()
+    password = read_secret(settings.ssl_password, settings.ssl_password_file, "kafka.ssl_password_file")
+    if password is not None:
+        config["ssl_password"] = password
     return config
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from bentos.bento import _ssl
 from bentos.errors import UnauthorizedError
 from bentos.security import Guard
-from bentos.settings import SecuritySettings
+from bentos.settings import SecuritySettings, TlsSettings
 
 KEYS = SecuritySettings(api_keys=("first-key", "second-key"))
 
@@ -68,3 +69,16 @@ def test_a_file_without_keys_does_not_open_the_service(tmp_path: Path) -> None:
         Guard(SecuritySettings(api_keys_file=tmp_path / "keys"))
     with pytest.raises(OSError):
         Guard(SecuritySettings(api_keys_file=tmp_path / "missing"))
+
+
+def test_the_password_of_the_tls_key_comes_from_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "password"
+    tls = TlsSettings(certificate_file=file, key_file=file, key_password="old", key_password_file=file)  # type: ignore[arg-type]
+    with pytest.raises(SystemExit) as ended:
+        _ssl(tls)
+    assert ended.value.code == 2
+    assert "password of the TLS key" in capsys.readouterr().err
+    file.write_text("hush\n")
+    assert _ssl(tls)["keyfile_password"] == "hush"

@@ -38,6 +38,7 @@ def test_tls_and_sasl_are_passed_through(tmp_path: Path) -> None:
         ssl_cafile=tmp_path / "ca.pem",
         ssl_certfile=tmp_path / "cert.pem",
         ssl_keyfile=tmp_path / "key.pem",
+        ssl_password_file=tmp_path / "password",
         ssl_check_hostname=False,
         sasl_mechanism="SCRAM-SHA-512",
         sasl_username="bridge",
@@ -48,6 +49,7 @@ def test_tls_and_sasl_are_passed_through(tmp_path: Path) -> None:
     assert config["ssl_cafile"] == str(tmp_path / "ca.pem")
     assert config["ssl_certfile"] == str(tmp_path / "cert.pem")
     assert config["ssl_keyfile"] == str(tmp_path / "key.pem")
+    assert config["ssl_password"] == "hush"
     assert config["ssl_check_hostname"] is False
     assert config["sasl_mechanism"] == "SCRAM-SHA-512"
     assert (config["sasl_plain_username"], config["sasl_plain_password"]) == ("bridge", "hush")
