@@ -133,6 +133,9 @@ class GenuineBroker:
         return [
             "java",
             *("-Xmx512m", "-XX:-UsePerfData"),
+            # It lives for minutes beside everything else: a second compiler and parallel collectors cost more
+            # processor time than they save.
+            *("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"),
             f"-Dlog4j2.configurationFile={self._directory}/log4j2.properties",
             *("-cp", self._classpath, "kafka.Kafka", f"{self._directory}/server.properties"),
         ]

@@ -168,7 +168,7 @@ class BridgeSettings(Section):
         100, ge=1, le=10_000, description="longest wait for new records, milliseconds"
     )
     fetch_interval_ms: float = Field(
-        8.0,
+        16.0,
         ge=0,
         le=1000,
         description="shortest time between two fetches, milliseconds: what comes meanwhile shares a request "
@@ -226,10 +226,9 @@ class BridgeSettings(Section):
     def _times_fit(self) -> "BridgeSettings":
         if self.transaction_deadline_s * 1000 >= self.transaction_timeout_ms:
             raise ValueError("bridge.transaction_deadline_s must be shorter than transaction_timeout_ms")
-        # Finishing and dropping each take so long, and no heartbeat leaves meanwhile.
         if 2 * self.revoke_timeout_s * 1000 >= self.session_timeout_ms:
             message = "twice bridge.revoke_timeout_s must be shorter than session_timeout_ms, or the group "
-            raise ValueError(message + "gives the bridge up while it finishes what is in flight")
+            raise ValueError(message + "gives the bridge up while it finishes, then drops, what is in flight")
         return self
 
 
@@ -259,7 +258,7 @@ class ReplaySettings(Section):
         description="transactions per second; 0: as fast as the broker takes them",
     )
     tick_ms: float = Field(
-        5.0, gt=0, le=1000, description="transactions are sent in ticks of so many milliseconds"
+        10.0, gt=0, le=1000, description="transactions are sent in ticks of so many milliseconds"
     )
     simulated_rows: int = Field(
         20_000, ge=1, le=100_000_000, description="rows to simulate for `--data simulator` without --limit"

@@ -3,7 +3,8 @@
 
 import contextlib
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -19,12 +20,28 @@ from streaming.settings import KafkaSettings, Settings, TopicSettings
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 
 
+class Right(IntEnum):
+    """What a user may do with a topic: places of the bits in which the broker tells it."""
+
+    READ = 3
+    WRITE = 4
+
+
 @dataclass(frozen=True)
 class Topic:
-    """A topic as it is on the broker."""
+    """A topic as it is on the broker; `rights` are what this user may do, not positive where it is silent."""
 
     name: str
     partitions: int
+    rights: int = field(default=0, compare=False)
+
+    def require(self, right: Right) -> None:
+        """Raise `BrokerRefused` where the broker says that this user lacks a right."""
+        if self.rights > 0 and not self.rights >> right & 1:
+            raise BrokerRefused(
+                f"The broker does not let this user {right.name.lower()} topic {self.name}: "
+                f"grant {right.name} on it."
+            )
 
 
 class Admin:
@@ -74,7 +91,9 @@ class Admin:
             raise translated(error, f"Looking for topic {name}") from error
         for topic in found:
             if topic.get("name") == name and topic.get("partitions"):
-                return Topic(name, len(topic["partitions"]))
+                return Topic(
+                    name, len(topic["partitions"]), int(topic.get("topic_authorized_operations") or 0)
+                )
             if topic.get("error_code") == kafka_errors.TopicAuthorizationFailedError.errno:
                 raise BrokerRefused(
                     f"The broker does not let this user see topic {name}: grant DESCRIBE on it."
@@ -166,6 +185,10 @@ def prepare_topics(settings: Settings) -> Topics:
         source = _ensure(admin, names.input, names.partitions, names)
         output = _ensure(admin, names.output, source.partitions, names)
         dead_letter = _ensure(admin, names.dead_letter, source.partitions, names)
+        # Told now, not by the first transaction.
+        source.require(Right.READ)
+        for one in (output, dead_letter):
+            one.require(Right.WRITE)
         return Topics(
             source,
             output,
@@ -185,7 +208,9 @@ def prepare_input(settings: Settings) -> Topic:
     """
     names = settings.topics
     with Admin(settings.kafka) as admin:
-        return _ensure(admin, names.input, names.partitions, names)
+        topic = _ensure(admin, names.input, names.partitions, names)
+    topic.require(Right.WRITE)
+    return topic
 
 
 def _ensure(admin: Admin, name: str, partitions: int, settings: TopicSettings) -> Topic:
