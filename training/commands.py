@@ -8,14 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.errors import GateRefusedError
+from training.errors import DataError, GateRefusedError, UsageError
 from training.registry import Registry, Release
 from training.screen import Screen
 from training.settings import Settings, load_settings
@@ -24,6 +22,7 @@ from training.store import Pair, import_release
 if TYPE_CHECKING:
     from training.data import Transactions
     from training.gate import Verdict
+    from training.judging import Contender
     from training.train import Training
 
 
@@ -75,6 +74,7 @@ def _train(
     *,
     force: bool,
 ) -> None:
+    from training.judging import fresh_contender
     from training.publish import publish
     from training.train import train
 
@@ -84,13 +84,7 @@ def _train(
         registry.challenge(release)
         report(f"release {release.number}, alias challenger")
     _print_figures(training, screen.console)
-    with screen.step("Ask the gate") as report:
-        verdict = judge_challenger(
-            registry, training, champion, sum(_median(times) for times in latency.values())
-        )
-        registry.set_tag(release, "gate", verdict.sentence())
-        report("passed" if verdict.passed else "refused")
-    screen.console.print(f"gate {verdict.sentence()}", soft_wrap=True, highlight=False)
+    verdict = _ask_gate(registry, fresh_contender(release, training, latency), champion, screen)
     if not verdict.passed and not force:
         raise GateRefusedError(
             f"release {release.number} stays challenger: {'; '.join(verdict.reasons)}; "
@@ -100,54 +94,20 @@ def _train(
     _import(registry, release, screen)
 
 
-def _median(times: Mapping[str, float]) -> float:
-    return times["latency_ms_p50_rows_1"]
+def _ask_gate(registry: Registry, contender: Contender, champion: Release | None, screen: Screen) -> Verdict:
+    from training.judging import ask_gate
+
+    with screen.step("Ask the gate") as report:
+        verdict = ask_gate(registry, contender, champion)
+        report("passed" if verdict.passed else "refused")
+    screen.console.print(f"gate {verdict.sentence()}", soft_wrap=True, highlight=False)
+    return verdict
 
 
 def _is_unchanged(champion: Release, data: Transactions, settings: Settings) -> bool:
     from training.identity import recipe_key
 
     return champion.fingerprint == data.fingerprint and champion.tags.get("recipe") == recipe_key(settings)
-
-
-def judge_challenger(
-    registry: Registry, training: Training, champion: Release | None, latency_ms: float
-) -> Verdict:
-    """Compare a training with the champion on the training's test rows."""
-    from training.evaluate import Judged
-    from training.gate import Candidate, judge
-    from training.score import Scorer
-    from training.train import criteria
-
-    settings = training.settings
-    calibration_error = training.figures["pair"]["calibration_error"].value
-    candidate = Candidate(training.judged["pair"], training.test.rows, calibration_error, latency_ms)
-    theirs = None
-    if champion is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            scored = Scorer(registry.fetch(champion, Path(folder)), threads=settings.threads).score(
-                training.test.features
-            )
-        theirs = Judged(scored.probability, scored.decision != "approve")
-    return judge(
-        candidate=candidate,
-        champion=theirs,
-        unseen=_unseen(training, champion),
-        criteria=criteria(settings),
-        settings=settings.gate,
-        seed=settings.seed,
-    )
-
-
-def _unseen(training: Training, champion: Release | None) -> NDArray[np.bool_]:
-    """Return which test rows were not used to fit the champion."""
-    from training.source import split_as
-
-    everything = np.ones(len(training.test.features), bool)
-    if champion is None or champion.fingerprint != training.data.fingerprint or "split" not in champion.tags:
-        return everything
-    held_out = split_as(champion.tags["split"], training.data, training.settings).test
-    return np.isin(training.split.test, held_out)
 
 
 def _import(registry: Registry, release: Release, screen: Screen) -> Pair:
@@ -211,18 +171,46 @@ def import_command(out: Console) -> None:
 
 
 def promote_command(number: str, *, force: bool, out: Console) -> None:
-    """Make a release the champion, if the gate let it pass."""
-    registry = Registry(load_settings().tracking_uri)
-    release = registry.release(number)
-    verdict = release.tags.get("gate", "not asked")
-    passed = verdict.startswith("passed")
+    """Make a release the champion, if the gate lets it pass; a missing or stale verdict is renewed."""
+    settings, screen = load_settings(), Screen(out)
+    registry = Registry(settings.tracking_uri)
+    release, champion = registry.release(number), registry.champion()
+    if champion is None or champion.number != release.number:
+        passed = _is_passed(registry, release, champion, settings, screen, force=force)
+        registry.promote(release, None if passed else {"forced": "true"})
+    out.print(f"release {number} is champion")
+    _import(registry, release, screen)
+
+
+def _is_passed(
+    registry: Registry,
+    release: Release,
+    champion: Release | None,
+    settings: Settings,
+    screen: Screen,
+    *,
+    force: bool,
+) -> bool:
+    """Return whether the gate lets a release pass; raise GateRefusedError where it does not and must."""
+    from training.judging import read_contender, stale
+
+    number, why_not = release.number, stale(release, champion)
+    verdict = release.tags.get("gate", "")
+    if why_not is not None and not force:
+        try:
+            contender = read_contender(registry, release, settings, screen)
+        except (DataError, UsageError) as error:
+            raise GateRefusedError(
+                f"release {number} {why_not}, and cannot be judged now: {error}; "
+                "train again, or --force promotes it all the same"
+            ) from error
+        why_not, verdict = None, _ask_gate(registry, contender, champion, screen).sentence()
+    passed = why_not is None and verdict.startswith("passed")
     if not passed and not force:
         raise GateRefusedError(
             f"the gate says about release {number}: {verdict}; --force promotes it all the same"
         )
-    registry.promote(release, None if passed else {"forced": "true"})
-    out.print(f"release {number} is champion")
-    _import(registry, release, Screen(out))
+    return passed
 
 
 def rollback_command(out: Console) -> None:
@@ -237,9 +225,7 @@ def releases_command(out: Console) -> None:
     """List the releases, newest first."""
     registry = Registry(load_settings().tracking_uri)
     registry.champion()
-    table = Table(
-        title=f"Releases in {registry.shown_uri}", title_justify="left", box=SIMPLE, padding=(0, 1)
-    )
+    table = Table(title=f"Releases in {registry.shown_uri}", title_justify="left", box=SIMPLE, padding=(0, 1))
     for column in ("release", "alias", "trained (UTC)", "data", "AP, test part", "versions", "gate"):
         table.add_column(column)
     for release in reversed(registry.releases()):

@@ -27,6 +27,7 @@ __all__ = [
     "from_frame",
     "load_transactions",
     "read_chunks",
+    "row_keys",
     "split_random",
     "split_temporal",
 ]
@@ -281,7 +282,7 @@ def split_random(
     DataError
         If a part would be left without a fraud or without a genuine row.
     """
-    _, first, group = np.unique(_row_keys(data.features), return_index=True, return_inverse=True)
+    _, first, group = np.unique(row_keys(data.features), return_index=True, return_inverse=True)
     group_label = data.required_label[first]
     size = np.bincount(group)
     part = np.zeros(len(first), np.int8)
@@ -318,7 +319,7 @@ def split_temporal(
     return _checked(data, Split("temporal", *parts))
 
 
-def _row_keys(features: FloatArray) -> NDArray[np.uint64]:
+def row_keys(features: FloatArray) -> NDArray[np.uint64]:
     """Return a number for each row, equal for equal rows (a collision would only keep two rows together)."""
     factors = np.random.default_rng(0).integers(
         0, 2**64, features.shape[1], np.uint64, endpoint=False

@@ -51,6 +51,7 @@ def judge(
     criteria: Criteria,
     settings: GateSettings,
     seed: int,
+    unseen_known: bool = True,
 ) -> Verdict:
     """Compare a challenger with the champion.
 
@@ -60,6 +61,8 @@ def judge(
         Fraud probability and alarms on the challenger's test rows; without a champion nothing is compared.
     unseen : bool array of shape (n,)
         Rows the champion was not fitted on either: only these are compared.
+    unseen_known : bool
+        False where nothing tells which these are, so that all rows are compared and the verdict says so.
     """
     rows, challenger = candidate.rows, candidate.judged
     reasons = _own_reasons(candidate, settings)
@@ -73,10 +76,11 @@ def judge(
         _only(champion, unseen), _only(challenger, unseen), _rows(rows, unseen), criteria, settings, seed
     )
     reasons += _comparison_reasons(differences, settings)
-    notes = [f"{_words(name)} {_signed(difference)}" for name, difference in differences.items()]
-    return Verdict(
-        tuple(reasons), (f"against the champion on {frauds} frauds: {', '.join(notes)}",), differences
-    )
+    compared = ", ".join(f"{_words(name)} {_signed(difference)}" for name, difference in differences.items())
+    notes = [f"against the champion on {frauds} frauds: {compared}"]
+    if not unseen_known:
+        notes.append("which of them the champion was fitted on is unknown, and those favour it")
+    return Verdict(tuple(reasons), tuple(notes), differences)
 
 
 def _own_reasons(candidate: Candidate, settings: GateSettings) -> list[str]:

@@ -22,6 +22,7 @@ from training.card import figure_text, model_card
 from training.data import FEATURES
 from training.export import export_onnx
 from training.identity import recipe_key, split_key
+from training.judging import FITTED_ROWS, fitted_row_keys
 from training.latency import measure_latency
 from training.registry import NETWORK, RELEASE, TREES, Registry, Release, explained
 from training.release import build_document, describe_data, describe_parts
@@ -77,6 +78,7 @@ def publish(
         files = Path(folder) / "files"
         files.mkdir()
         features = _write_files(training, document, files)
+        np.save(files / FITTED_ROWS, fitted_row_keys(training))
         latency = measure_latency(Scorer(files, threads=1), features)
         _record(runs, training, about, latency, source)
         _draw(runs, training, Path(folder) / "plots")

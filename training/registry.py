@@ -158,6 +158,13 @@ class Registry:
         with explained(self.tracking_uri):
             self.client.set_model_version_tag(RELEASE, release.number, key, value)
 
+    def run_text(self, release: Release, path: str) -> str:
+        """Return a text that the run of a release stored."""
+        import mlflow
+
+        with explained(self.tracking_uri):
+            return str(mlflow.artifacts.load_text(f"runs:/{release.run_id}/{path}"))
+
     def fetch(self, release: Release, into: Path) -> Path:
         """Copy the files a release carries to a folder below `into` and return that folder."""
         (into / RELEASE).mkdir()

@@ -10,6 +10,7 @@ import yaml
 
 from tests.training_fixtures import SMALL, THIRD_PARTY_WARNINGS, copy_release, use_store
 from training import __main__ as command_line
+from training.errors import GateRefusedError
 from training.registry import NETWORK, Registry
 from training.settings import DEFAULT_CONFIG
 from training.store import active_pair
@@ -117,8 +118,9 @@ def test_refused_challenger_stays_one_and_force_is_recorded(run, home, data, mon
 def test_promote_rollback_import_and_releases(run, home):
     registry = Registry(f"sqlite:///{home}/mlflow.db")
     copy_release(registry)
-    for release in registry.releases():
+    for release, against in zip(registry.releases(), ("none", "1"), strict=True):
         registry.set_tag(release, "gate", "passed: for this test")
+        registry.set_tag(release, "gate_against", against)
     code, _, error = run("import")
     assert code == 1
     assert "no release in" in error
@@ -134,6 +136,52 @@ def test_promote_rollback_import_and_releases(run, home):
     assert "champion" in table
     assert "simulated for tests (random)" in table
     assert run("promote", "7")[2].startswith("error: there is no release 7")
+
+
+def test_release_that_was_never_judged_is_judged_when_it_is_promoted(run, home, data, monkeypatch):
+    """As after a training that was cut between its registration and the gate, and again when it is stale."""
+    from training import judging
+
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    registry.promote(registry.release("1"))
+    with monkeypatch.context() as cut:
+        cut.setattr(judging, "ask_gate", lambda *_: (_ for _ in ()).throw(GateRefusedError("cut")))
+        assert run("train", "--data", data, "--genuine-weight", "1")[0] == 1
+    assert "gate" not in registry.release("2").tags
+    code, text, error = run("promote", "2")
+    verdict = registry.release("2").tags["gate"]
+    assert "against the champion on" in verdict
+    assert verdict in text.replace("\n", "")
+    assert (code == 0) == verdict.startswith("passed")
+    assert code == 0 or verdict in error
+    assert registry.release("2").tags["gate_against"] == "1"
+
+    copy_release(registry)
+    registry.promote(registry.release("3"))
+    registry.promote(registry.release("1"))
+    registry.set_tag(registry.release("2"), "gate_against", "3")
+    data.unlink()
+    code, _, error = run("promote", "2")
+    assert code == 1
+    assert "was judged against release 3, and release 1 is champion by now" in error
+    assert "cannot be judged now" in error
+    assert "there is no such file" in error
+    assert registry.require_champion().number == "1"
+    assert run("promote", "2", "--force")[0] == 0
+    assert registry.release("2").tags["forced"] == "true"
+
+
+def test_data_that_changed_since_cannot_judge(run, home, data, few_transactions, monkeypatch):
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    registry.promote(registry.release("1"))
+    assert run("train", "--data", data, "--force")[0] == 0
+    registry.promote(registry.release("1"))
+    registry.set_tag(registry.release("2"), "gate", "not asked")
+    frame = few_transactions.to_frame()
+    frame.assign(Amount=frame["Amount"] + 1).to_parquet(data, index=False)
+    code, _, error = run("promote", "2")
+    assert code == 1
+    assert "does not hold the transactions of release 2 any more" in error
 
 
 def test_score_writes_the_champions_scores(run, home, data):

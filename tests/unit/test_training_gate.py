@@ -22,11 +22,12 @@ def judged(rows, noise, seed=1):
     return Judged(score, score >= 0.5)
 
 
-def ask(rows, challenger, champion, *, unseen=None, error=0.001, latency=0.5):
+def ask(rows, challenger, champion, *, unseen=None, unseen_known=True, error=0.001, latency=0.5):
     return judge(
         candidate=Candidate(challenger, rows, error, latency),
         champion=champion,
         unseen=np.ones(ROWS, bool) if unseen is None else unseen,
+        unseen_known=unseen_known,
         criteria=Criteria(),
         settings=SETTINGS,
         seed=0,
@@ -74,3 +75,11 @@ def test_rows_the_champion_was_fitted_on_are_left_out(rows):
     verdict = ask(rows, judged(rows, 4.0), judged(rows, 0.5), unseen=unseen)
     assert verdict.passed
     assert "only 3 test frauds are new to both" in verdict.sentence()
+
+
+def test_comparison_on_rows_the_champion_may_know_says_so(rows):
+    known = ask(rows, judged(rows, 0.5), judged(rows, 0.5, seed=2))
+    unknown = ask(rows, judged(rows, 0.5), judged(rows, 0.5, seed=2), unseen_known=False)
+    assert unknown.sentence().startswith(known.sentence())
+    assert "which of them the champion was fitted on is unknown" in unknown.sentence()
+    assert "unknown" not in known.sentence()
