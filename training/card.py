@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,28 +47,45 @@ def model_card(
 
 
 def _head(document: Mapping[str, Any], settings: Settings) -> list[str]:
-    layers = "-".join(map(str, settings.network.hidden))
-    return [
+    layers, members = "-".join(map(str, settings.network.hidden)), settings.network.members
+    networks = (
+        f"a network ({layers}) raises" if members == 1 else f"{members} averaged networks ({layers}) raise"
+    )
+    lines = [
         f"# Fraud detector trained on {document['data']['name']}",
         "",
-        f"Trained {document['trained_at'][:19]} UTC, run `{document['training_run_id']}`. Two models, one",
-        f"decision: a network ({layers}, {settings.network.members} member(s)) raises the alarm first,",
+        f"Trained {document['trained_at'][:19].replace('T', ' ')} UTC, run `{document['training_run_id']}`.",
+        f"Two models, one decision: {networks} the alarm first,",
         "gradient-boosted trees confirm it. Raw features in, no preprocessing outside.",
     ]
+    if settings.refit:
+        lines += [
+            "Calibration and thresholds were found with models of the training part; then both models were",
+            "fitted again on training and validation rows together. These are stored, and judged here.",
+        ]
+    return lines
 
 
 def _data(data: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [
-        [name, f"{part['rows']:,}", str(part["frauds"]), f"{part['prevalence']:.4%}"]
+        [
+            name,
+            f"{part['rows']:,}",
+            f"{part['transactions']:,.0f}",
+            f"{part['frauds']:,}",
+            f"{part['prevalence']:.4%}",
+        ]
         for name, part in parts.items()
     ]
+    stands_for = sum(part["transactions"] for part in parts.values())
     return [
         "## Data",
         "",
-        f"{data['rows']:,} rows, {data['frauds']:,} frauds: {data['prevalence']:.4%} of the stream",
-        f"the weights stand for. Split: {data['protocol']}. Fingerprint `{data['fingerprint']}`.",
+        f"{data['rows']:,} rows, {data['frauds']:,} of them frauds, that stand for {stands_for:,.0f}",
+        f"transactions of a stream with {data['prevalence']:.4%} fraud; all figures hold for that stream.",
+        f"Split: {data['protocol']}. Fingerprint `{data['fingerprint']}`.",
         "",
-        *_table(["part", "rows", "frauds", "share of fraud"], rows),
+        *_table(["part", "rows", "stand for", "frauds", "share of fraud"], rows),
     ]
 
 
@@ -77,7 +95,8 @@ def _figures(figures: Mapping[str, Mapping[str, Figure]], settings: Settings) ->
         "## Figures",
         "",
         f"Test part, at the stream's prevalence, with {wanted.confidence:.0%} stratified-bootstrap intervals",
-        f"({wanted.resamples} resamples). Nothing was chosen on these rows.",
+        f"({wanted.resamples} resamples). Nothing was chosen on these rows. *Decided* is at the thresholds",
+        "below, *amount saved* the share of the fraud amount less the cost of alarms, ‰ per thousand.",
         "",
         *_table(["figure", *MODELS.values()], _figure_rows(figures)),
     ]
@@ -99,13 +118,22 @@ def _decision(document: Mapping[str, Any], settings: Settings) -> list[str]:
 
 
 def _again(data: Mapping[str, Any], settings: Settings) -> list[str]:
-    flags = f"--data {data['name']} --protocol {settings.protocol} --seed {settings.seed}"
-    return [
+    flags = f"--protocol {settings.protocol} --seed {settings.seed}"
+    if settings.genuine_weight != 1.0:
+        flags = f"--genuine-weight {settings.genuine_weight:g} {flags}"
+    if settings.data is not None:
+        flags = f"--data {shlex.quote(data['name'])} {flags}"
+    lines = [
         "## To repeat it",
         "",
-        f"`python -m training train {flags}` with the settings in `settings.json` beside this card:",
-        "same data, settings and seed give the same figures on the same kind of machine.",
+        f"`TRAINING__CONFIG=settings.json python -m training train {flags}`",
+        "",
+        "with `settings.json` from beside this card: same data, settings and seed give the same figures on",
+        "the same kind of machine.",
     ]
+    if settings.data is None:
+        lines.append(f"No file was named: the command found {data['name']} by itself.")
+    return lines
 
 
 def _figure_rows(figures: Mapping[str, Mapping[str, Figure]]) -> list[list[str]]:

@@ -122,7 +122,8 @@ def _print_figures(training: Training, out: Console) -> None:
 
     confidence = training.settings.evaluation.confidence
     title = f"Test part of {training.data.name}, {confidence:.0%} intervals"
-    table = Table(title=title, title_justify="left", box=SIMPLE, padding=0)
+    # Without its edges the table fits a terminal of 80 columns.
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=0, show_edge=False)
     table.add_column("")
     for name in MODELS.values():
         table.add_column(name, justify="right", no_wrap=True)

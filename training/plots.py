@@ -20,6 +20,17 @@ NAMES = {"neural_net": "network", "xgboost": "XGBoost", "pair": "fraud probabili
 # Colour-blind safe (Okabe and Ito 2008).
 COLOURS = {"neural_net": "#0072B2", "xgboost": "#D55E00", "pair": "#009E73"}
 GREY = "#666666"
+# Of different shape and size: where two models decide alike, both are seen.
+MARKERS = {"neural_net": ("s", 11), "xgboost": ("D", 8), "pair": ("o", 5)}
+CURVE_LABELS = {
+    "validation_auc": "AUC-ROC",
+    "validation_average_precision": "average precision",
+    "validation_precision": "precision at score 0.5",
+    "validation_recall": "recall at score 0.5",
+    "validation_f1": "F1 at score 0.5",
+    "train_loss": "training rows, as weighted for fitting",
+    "validation_loss": "validation rows",
+}
 
 
 def _figure(
@@ -39,32 +50,21 @@ def _figure(
     return figure, axes
 
 
-def training_curves(history: Sequence[Mapping[str, float]], best: int, data: str, unit: str) -> Figure:
+def training_curves(
+    history: Sequence[Mapping[str, float]], best: int, data: str, unit: str, title: str
+) -> Figure:
     """Return loss and validation quality over epochs or boosting rounds, with the one that was kept."""
-    figure, (left, right) = _figure("Training", data, 2, width=10)
+    figure, (left, right) = _figure(title, data, 2, width=10)
     steps = np.arange(1, len(history) + 1)
-    for axis, names in (
-        (left, ("train_loss", "validation_loss")),
-        (
-            right,
-            (
-                "validation_auc",
-                "validation_average_precision",
-                "validation_precision",
-                "validation_recall",
-                "validation_f1",
-            ),
-        ),
-    ):
+    for axis, names in ((left, ("train_loss", "validation_loss")), (right, (*CURVE_LABELS,)[:5])):
         for name in names:
             if name in history[0]:
-                axis.plot(steps, [row[name] for row in history], label=name.replace("_", " "))
-        axis.axvline(best + 1, color=GREY, linestyle=":", label="kept")
+                axis.plot(steps, [row[name] for row in history], label=CURVE_LABELS[name])
+        axis.axvline(best + 1, color=GREY, linestyle=":", label=f"kept: {unit} {best + 1}")
         axis.set_xlabel(unit)
         axis.legend(fontsize=8)
-    left.set_yscale("log")
-    left.set_ylabel("log loss; training rows as weighted for fitting")
-    right.set_ylim(-0.02, 1.02)
+    left.set(yscale="log", ylabel="log loss")
+    right.set(ylim=(None, 1.01), ylabel="validation rows")
     return figure
 
 
@@ -80,10 +80,16 @@ def precision_recall_curves(
         axis.fill_between(band.x, band.low, band.high, color=COLOURS[name], alpha=0.12, linewidth=0)
         caught = rows.weight[fraud & one.alarm].sum()
         precision = caught / max(rows.weight[one.alarm].sum(), 1e-300)
+        shape, size = MARKERS[name]
         axis.plot(
-            caught / rows.weight[fraud].sum(), precision, "o", color=COLOURS[name], markeredgecolor="white"
+            caught / rows.weight[fraud].sum(),
+            precision,
+            shape,
+            markersize=size,
+            color=COLOURS[name],
+            markeredgecolor="white",
         )
-    axis.plot([], [], "o", color=GREY, label="at the decision")
+    axis.plot([], [], "o", color=GREY, label="at its threshold; both: at the decision")
     axis.set(xlabel="recall", ylabel="precision at the stream's prevalence", xlim=(0, 1.01), ylim=(0, 1.03))
     axis.legend(loc="lower left", fontsize=8)
     return figure
@@ -123,7 +129,7 @@ def calibration_curve(probability: NDArray[np.float64], rows: Rows, data: str, b
         fmt="o",
         color=COLOURS["pair"],
         capsize=2,
-        label="bins with frauds, 95 % interval",
+        label="bins with frauds (how many), 95 % interval",
     )
     axis.plot(
         np.maximum(found.predicted[~seen], floor),
@@ -134,7 +140,9 @@ def calibration_curve(probability: NDArray[np.float64], rows: Rows, data: str, b
         label="upper limit where no fraud was seen",
     )
     for x, y, count in zip(found.predicted[seen], observed[seen], found.frauds[seen], strict=True):
-        axis.annotate(f" {count}", (x, y), fontsize=7, color=GREY, va="top")
+        axis.annotate(
+            str(count), (x, y), (6, -3), textcoords="offset points", fontsize=7, color=GREY, va="top"
+        )
     axis.set(
         xscale="log", yscale="log", xlabel="predicted probability of fraud", ylabel="observed share of fraud"
     )

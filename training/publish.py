@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.card import figure_text, model_card
+from training.card import figure_text, metric_name, model_card
 from training.data import FEATURES
 from training.export import export_onnx
+from training.fit import History
 from training.identity import recipe_key, split_key
 from training.judging import FITTED_ROWS, fitted_row_keys
 from training.latency import measure_latency
@@ -43,6 +44,7 @@ from training.train import Training
 LABELS = {"neural_net": " network", "xgboost": " XGBoost"}
 # The address of the registry may carry credentials, and everybody who reads runs would see them.
 UNRECORDED = {"tracking_uri"}
+DESCRIBED = ("average_precision", "precision", "recall", "cost_saved")
 REFERENCE_ROWS = 64
 EXAMPLE_ROWS = 3
 PINNED = {
@@ -85,6 +87,7 @@ def publish(
         parts = describe_parts(training.data, training.split)
         card = model_card(document, training.figures, training.settings, parts, latency)
         runs["pair"].text(card, "model_card.md")
+        runs["pair"].tags({"mlflow.note.content": card})  # what the UI opens a run with
         runs["pair"].text(training.settings.model_dump_json(indent=2, exclude=UNRECORDED), "settings.json")
         with explained(registry.tracking_uri), _quiet():
             number = _register(registry, runs, training, files, features)
@@ -97,7 +100,11 @@ def publish(
 @contextmanager
 def _runs(registry: Registry, training: Training, started: datetime) -> Iterator[dict[str, Run]]:
     """Open the parent run and a child for each model; close them by how the block ended."""
-    tags = _tags(training)
+    tags = {
+        **_tags(training),
+        "mlflow.source.name": "python -m training train",
+        "mlflow.source.type": "LOCAL",
+    }
     name = f"{started:%Y-%m-%d %H:%M:%S}"
     pair = Run(registry, RELEASE, name, {**tags, "model": "both"})
     runs = {"pair": pair}
@@ -127,6 +134,13 @@ def _tags(training: Training) -> dict[str, str]:
     }
 
 
+def _described(training: Training, model: str) -> str:
+    """Return what the registry's list shows beside a version."""
+    figures = training.figures[model]
+    shown = (f"{metric_name(name)} {figure_text(name, figures[name])}" for name in DESCRIBED)
+    return f"{training.data.name}, {training.split.protocol} split, test part: {', '.join(shown)}"
+
+
 def _record(
     runs: Mapping[str, Run],
     training: Training,
@@ -147,9 +161,14 @@ def _record(
         ("neural_net", fitted.network, fitted.network.best_epoch),
         ("xgboost", fitted.trees, fitted.trees.best_tree),
     ):
-        runs[model].history(part.history)
+        runs[model].history(_with_learning_rate(part.history, training.settings))
         fit = {"fit_seconds": part.seconds, "fit_rows": part.rows, "fit_steps_kept": kept + 1}
         runs[model].history([{**fit, **latency[model], "threshold": limits[model]}])
+
+
+def _with_learning_rate(history: History, settings: Settings) -> History:
+    """Return the curves with the step size of each round, which stays the same where none is recorded."""
+    return [{"train_learning_rate": settings.xgboost.learning_rate, **row} for row in history]
 
 
 def _record_settings(runs: Mapping[str, Run], settings: Settings) -> None:
@@ -240,15 +259,16 @@ def _register(
             input_example=named,
             pip_requirements=_pinned("numpy", "pandas", "onnxruntime", "xgboost"),
         )
-    tags = _tags(training)
+    tags, figures = _tags(training), training.figures["pair"]
     versions = {
-        "network_version": registry.register(NETWORK, network.model_uri, runs["neural_net"].id, tags),
-        "xgboost_version": registry.register(TREES, trees.model_uri, runs["xgboost"].id, tags),
+        tag: registry.register(name, stored.model_uri, runs[model].id, tags, _described(training, model))
+        for tag, name, stored, model in (
+            ("network_version", NETWORK, network, "neural_net"),
+            ("xgboost_version", TREES, trees, "xgboost"),
+        )
     }
-    quality = figure_text("average_precision", training.figures["pair"]["average_precision"])
-    return registry.register(
-        RELEASE, pair.model_uri, runs["pair"].id, {**tags, **versions, "average_precision": quality}
-    )
+    tags |= {**versions, "average_precision": figure_text("average_precision", figures["average_precision"])}
+    return registry.register(RELEASE, pair.model_uri, runs["pair"].id, tags, _described(training, "pair"))
 
 
 def _pinned(*modules: str) -> list[str]:

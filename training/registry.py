@@ -96,7 +96,9 @@ class Registry:
             )
         return champion
 
-    def register(self, name: str, model_uri: str, run_id: str, tags: Mapping[str, str]) -> str:
+    def register(
+        self, name: str, model_uri: str, run_id: str, tags: Mapping[str, str], description: str = ""
+    ) -> str:
         """Make a stored model a new version of a registered model and return its number."""
         from mlflow.exceptions import MlflowException
 
@@ -105,7 +107,9 @@ class Registry:
                 with contextlib.suppress(MlflowException):  # another training made it first
                     self.client.create_registered_model(name, description=DESCRIPTIONS[name])
             model_id = model_uri.removeprefix("models:/")
-            created = self.client.create_model_version(name, model_uri, run_id, dict(tags), model_id=model_id)
+            created = self.client.create_model_version(
+                name, model_uri, run_id, dict(tags), description=description, model_id=model_id
+            )
         return str(created.version)
 
     def challenge(self, release: Release) -> None:

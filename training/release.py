@@ -54,11 +54,12 @@ def describe_data(data: Transactions, split: Split) -> dict[str, Any]:
 
 
 def describe_parts(data: Transactions, split: Split) -> dict[str, dict[str, Any]]:
-    """Return rows, frauds and share of fraud in the stream of each part."""
+    """Return rows, the transactions they stand for, frauds and share of fraud of each part."""
     label, weight = data.required_label, data.sample_weight
     return {
         name: {
             "rows": len(rows),
+            "transactions": float(weight[rows].sum()),
             "frauds": int(label[rows].sum()),
             "prevalence": float(np.average(label[rows], weights=weight[rows])),
         }

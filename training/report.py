@@ -52,7 +52,9 @@ def draw_network(training: Training, folder: Path) -> None:
         text,
         plots.COLOURS["neural_net"],
     )
-    curves = plots.training_curves(fitted.history, fitted.best_epoch, text, "epoch")
+    curves = plots.training_curves(
+        fitted.history, fitted.best_epoch, text, "epoch", "Training of the network"
+    )
     plots.save({"training": curves, "importance": reasons}, folder)
 
 
@@ -68,7 +70,7 @@ def draw_trees(training: Training, folder: Path) -> None:
     bars = plots.importance(
         share, "What XGBoost splits on", "share of the total gain", text, plots.COLOURS["xgboost"]
     )
-    curves = plots.training_curves(fitted.history, fitted.best_tree, text, "round")
+    curves = plots.training_curves(fitted.history, fitted.best_tree, text, "round", "Training of XGBoost")
     plots.save({"training": curves, "importance": bars}, folder)
 
 

@@ -31,5 +31,5 @@ class Screen:
             yield report
         seconds = time.perf_counter() - started
         self.console.print(
-            f"[green]✓[/green] {title:<28}[dim]{last[0]:<58}{seconds:6.1f} s[/dim]", soft_wrap=True
+            f"[green]✓[/green] {title:<28} [dim]{last[0]:<57}{seconds:6.1f} s[/dim]", soft_wrap=True
         )

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from tests.training_fixtures import THIRD_PARTY_WARNINGS, small_settings
+from training.identity import recipe_key
 from training.publish import publish
 from training.registry import NETWORK, RELEASE, TREES, Registry
+from training.settings import load_settings
 
 pytestmark = THIRD_PARTY_WARNINGS
 PLOTS = {
@@ -47,12 +49,15 @@ def test_models_are_compared_on_the_same_names(runs, small_training):
         "test/average_precision",
         "test/cost_saved",
         "test_interval/auc_low",
-        "train/loss",
+        "curve/train_loss",
+        "curve/train_learning_rate",
     ):
         assert metric in shared
-    assert {"validation/auc", "validation/average_precision", "validation/loss"} <= shared
+    curves = {f"curve/validation_{name}" for name in ("auc", "average_precision", "loss")}
+    assert curves <= shared
+    assert sorted(shared)[0].startswith("curve/")  # the UI opens with them
     assert {f"latency/ms_p{p}_rows_{n}" for p in (50, 99) for n in (1, 1000)} <= shared
-    assert {"validation/f1", "validation/precision", "validation/recall", "train/learning_rate"} <= network
+    assert {f"curve/validation_{name}" for name in ("f1", "precision", "recall")} <= network
     figure = small_training.figures["pair"]["average_precision"]
     assert runs[RELEASE].data.metrics["test/average_precision"] == figure.value
     assert runs[RELEASE].data.metrics["test_interval/average_precision_low"] == figure.low
@@ -60,7 +65,7 @@ def test_models_are_compared_on_the_same_names(runs, small_training):
 
 def test_curves_have_a_step_for_every_epoch(runs, published, small_training):
     client = Registry(f"sqlite:///{published}/mlflow.db").client
-    curve = client.get_metric_history(runs[NETWORK].info.run_id, "validation/auc")
+    curve = client.get_metric_history(runs[NETWORK].info.run_id, "curve/validation_auc")
     assert [point.step for point in curve] == list(range(len(small_training.fitted.network.history)))
 
 
@@ -82,6 +87,7 @@ def test_plots_card_and_settings_are_artefacts(runs):
     card = (artifacts(runs[RELEASE]) / "model_card.md").read_text()
     for words in ("simulated for tests", "average precision", "## Limits", "--seed 7", "| test | "):
         assert words in card
+    assert runs[RELEASE].data.tags["mlflow.note.content"] == card
     settings = json.loads((artifacts(runs[RELEASE]) / "settings.json").read_text())
     assert settings["network"]["epochs"] == 6
 
@@ -90,6 +96,20 @@ def test_address_of_the_registry_is_not_recorded(runs):
     """It may hold a password, which everybody who may read runs would see."""
     assert "tracking_uri" not in runs[RELEASE].data.params
     assert "tracking_uri" not in json.loads((artifacts(runs[RELEASE]) / "settings.json").read_text())
+
+
+def test_settings_of_the_card_repeat_the_training(runs, monkeypatch):
+    monkeypatch.setenv("TRAINING__CONFIG", str(artifacts(runs[RELEASE]) / "settings.json"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert recipe_key(load_settings()) == runs[RELEASE].data.tags["recipe"]
+
+
+def test_versions_are_described_where_the_registry_lists_them(published, small_training):
+    client = Registry(f"sqlite:///{published}/mlflow.db").client
+    for name, model in ((RELEASE, "pair"), (NETWORK, "neural_net"), (TREES, "xgboost")):
+        description = client.get_model_version(name, "1").description
+        assert description.startswith("simulated for tests, random split, test part: average precision ")
+        assert f"{small_training.figures[model]['recall'].value:.3f}" in description
 
 
 def test_models_have_signature_and_example(published):
