@@ -74,8 +74,8 @@ e2e: setup ## the long fault tests (genuine Kafka: set KAFKA_HOME)
 	@$(BIN)/pytest -m e2e_long -s
 
 .PHONY: containers
-containers: setup ## build, run and compare the images (needs a Docker engine)
-	@$(BIN)/pytest -m containers -s
+containers: setup ## build and run images and stack (needs a Docker engine): [DATA=file to replay]
+	@DATA='$(if $(DATA),$(abspath $(DATA)))' $(BIN)/pytest -m containers -s
 
 .PHONY: bench
 bench: setup ## every script in benchmarks/

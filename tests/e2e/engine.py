@@ -1,5 +1,6 @@
 """A Docker engine and a compose stack on it, as the container tests drive them."""
 
+import copy
 import functools
 import json
 import os
@@ -174,7 +175,7 @@ class Stack:
     """
 
     def __init__(self, folder: Path, ports: Mapping[str, int]) -> None:
-        self.ports = ports
+        self.folder, self.ports = folder, ports
         self.project = f"fraudtest{os.getpid()}"
         override = folder / "override.yml"
         override.write_text(yaml.safe_dump(_quick_release(folder)))
@@ -190,6 +191,13 @@ class Stack:
     def __call__(self, *arguments: str, timeout_s: float = 1500) -> str:
         """Run a command of compose."""
         return run(*(find_compose() or ()), *self._files, *arguments, env=self._env, timeout_s=timeout_s)
+
+    def variant(self, *files: str, **variables: str) -> "Stack":
+        """Return the same project with further files and variables of compose."""
+        other = copy.copy(self)
+        other._files = (*self._files, *(flag for name in files for flag in ("-f", name)))
+        other._env = {**self._env, **variables}
+        return other
 
     def up(self) -> None:
         """Start everything that has no profile; return when service and bridge are healthy."""

@@ -1,8 +1,7 @@
-"""Built, containerized, run: images against their budgets, the compose stack against crash and restart."""
+"""Built, containerized, run: the bento's image against its budgets; the alerts by Prometheus itself."""
 
 import json
 import os
-import shutil
 import threading
 import time
 from collections import Counter
@@ -11,19 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pandas as pd
 import pytest
-from kafka import KafkaConsumer, TopicPartition
 
 from tests.conftest import ROOT, home_variables
 from tests.e2e import engine
-from tests.e2e.engine import Container, Stack, docker, say, wait_until
+from tests.e2e.engine import Container, docker, say, wait_until
 
-# kafka-python reads its schemas with a function that Python 3.11 deprecates.
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(2400)]
 
 TAG = "fraud_detection:containers-test"
-HEAD = ROOT.parent / "shared" / "data" / "creditcard_head.parquet"
 # Of the image above its base, MB; and of the start, s, on a machine that has nothing else to do.
 SIZE_BUDGET_MB, START_BUDGET_S = 450, 5
 UNWANTED = ("torch", "mlflow", "nvidia", "pip", "sklearn", "pandas", "pyarrow", "matplotlib")
@@ -53,15 +48,6 @@ def _port() -> int:
     from demo.ports import choose_port
 
     return choose_port(0, {0})
-
-
-@pytest.fixture(scope="module")
-def transactions(release_home: Path) -> list[dict[str, Any]]:
-    rows = pd.read_parquet(release_home / "held_out.parquet").head(1000)
-    return [
-        {name: value for name, value in row.items() if name not in ("Class", "sample_weight")}
-        for row in rows.to_dict("records")
-    ]
 
 
 def test_image_is_small_and_holds_no_tools(image: str) -> None:
@@ -136,167 +122,12 @@ def test_sigterm_drains(image: str, transactions: list[dict[str, Any]]) -> None:
     assert outcomes == {"200": len(callers)}
 
 
-@pytest.fixture(scope="module")
-def stack(release_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Yield the compose stack, up and healthy."""
-    if engine.find_compose() is None:
-        pytest.skip("needs Docker Compose")
+@pytest.mark.parametrize("command", ["check config prometheus.yml", "test rules alerts_test.yml"])
+def test_prometheus_accepts_configuration_and_rules(command: str) -> None:
     if missing := engine.find_missing_image():
         pytest.skip(f"{missing} is not here and cannot be pulled")
-    folder = tmp_path_factory.mktemp("stack")
-    folder.chmod(0o755)  # the containers' user reads it
-    shutil.copy(release_home / "transactions.parquet", folder)
-    shutil.copy(HEAD if HEAD.exists() else release_home / "held_out.parquet", folder / "replay.parquet")
-    for file in folder.iterdir():
-        file.chmod(0o644)
-    names = ("KAFKA_PORT", "MLFLOW_PORT", "SERVICE_PORT", "BRIDGE_PORT", "PROMETHEUS_PORT")
-    stack = Stack(folder, {name: _port() for name in names})
-    try:
-        stack("build", "mlflow", "service", "bridge", "replay")
-        began = time.monotonic()
-        stack.up()
-        say(f"stack up, first release trained, all healthy: {time.monotonic() - began:.0f} s")
-        yield stack
-    except BaseException:
-        say(stack("logs", "--tail", "30"))
-        raise
-    finally:
-        stack("down", "-v", "--remove-orphans")
-
-
-def read(stack: Stack, topic: str) -> list[Any]:
-    """Return every record of `topic` that a `read_committed` reader sees."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=f"127.0.0.1:{stack.ports['KAFKA_PORT']}",
-        isolation_level="read_committed",
-        enable_auto_commit=False,
+    mount = f"{ROOT / 'configs' / 'prometheus'}:/work:ro"
+    docker(
+        *("run", "--rm", "-v", mount, "-w", "/work", "--entrypoint", "promtool", engine.OTHERS[-1]),
+        *command.split(),
     )
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        records: list[Any] = []
-        deadline = time.monotonic() + 60
-        while any(consumer.position(one) < ends[one] for one in partitions) and time.monotonic() < deadline:
-            for batch in consumer.poll(timeout_ms=500, max_records=5000).values():
-                records += batch
-        return records
-    finally:
-        consumer.close()
-
-
-def decided(stack: Stack) -> Counter[tuple[str, int, int]]:
-    """Return how often each source was decided or given up."""
-    sources: Counter[tuple[str, int, int]] = Counter()
-    for record in read(stack, "decisions"):
-        source = json.loads(record.value)["source"]
-        sources[source["topic"], source["partition"], source["offset"]] += 1
-    for record in read(stack, "transactions.dead-letter"):
-        headers = {name: value.decode() for name, value in record.headers}
-        sources[headers["error.topic"], int(headers["error.partition"]), int(headers["error.offset"])] += 1
-    return sources
-
-
-def test_stack_tells_how_it_is(stack: Stack) -> None:
-    release = httpx.get(stack.url("SERVICE_PORT", "/info"), timeout=10).json()["release"]
-    champion = httpx.get(
-        stack.url("MLFLOW_PORT", "/api/2.0/mlflow/registered-models/alias"),
-        params={"name": "fraud-detector", "alias": "champion"},
-        timeout=30,
-    ).json()
-    assert champion["model_version"]["version"] == release
-    query = stack.url("PROMETHEUS_PORT", "/api/v1/query")
-
-    def targets_up() -> bool:
-        found = httpx.get(query, params={"query": 'up{job=~"service|bridge"}'}, timeout=10).json()
-        return [one["value"][1] for one in found["data"]["result"]] == ["1", "1"]
-
-    wait_until(targets_up, 60, "both scraped")
-    rules = httpx.get(stack.url("PROMETHEUS_PORT", "/api/v1/rules"), timeout=10).json()["data"]["groups"]
-    assert all(rule["health"] != "err" for group in rules for rule in group["rules"])
-
-
-def test_a_killed_service_comes_back_and_nothing_is_lost(stack: Stack) -> None:
-    sent = len(pd.read_parquet(Path(stack._files[-1]).parent / "replay.parquet", columns=["Time"]))
-    before = stack.container("service")
-    replay = threading.Thread(
-        target=stack,
-        args=("run", "--rm", "-T", "replay", "replay", "--data", "/in/replay.parquet", "--rate", "1000"),
-    )
-    replay.start()
-    wait_until(lambda: decided_at_all(stack), 120, "first decisions")
-    stack.kill("service")
-    killed = time.monotonic()
-    wait_until(lambda: answers_again(stack), 120, "service back")
-    back = time.monotonic() - killed
-    replay.join(180)
-    assert not replay.is_alive()
-    assert stack.container("service")["RestartCount"] == before["RestartCount"] + 1
-    inputs = {(one.topic, one.partition, one.offset) for one in read(stack, "transactions")}
-    assert len(inputs) == sent
-    wait_until(lambda: len(decided(stack)) == sent, 180, "everything decided")
-    sources = decided(stack)
-    say(
-        f"replayed {sent}: {len(sources)} decided or dead letters, {sent - len(sources)} lost, "
-        f"{sum(sources.values()) - len(sources)} duplicate; killed service back after {back:.1f} s"
-    )
-    assert set(sources) == inputs
-    assert set(sources.values()) == {1}
-
-
-def decided_at_all(stack: Stack) -> bool:
-    text = httpx.get(stack.url("BRIDGE_PORT", "/metrics"), timeout=5).text
-    return "bridge_records_decided_total{" in text
-
-
-def answers_again(stack: Stack) -> bool:
-    return engine.answers(stack.url("SERVICE_PORT", "/readyz"))
-
-
-def test_decisions_on_the_topic_are_the_services(stack: Stack) -> None:
-    inputs = {
-        (one.topic, one.partition, one.offset): json.loads(one.value) for one in read(stack, "transactions")
-    }
-    decisions = [json.loads(record.value) for record in read(stack, "decisions")][:500]
-    asked = [inputs[tuple(one["source"].values())] for one in decisions]
-    again = httpx.post(stack.url("SERVICE_PORT", "/classify"), json=asked, timeout=30).json()
-    for was, now in zip(decisions, again, strict=True):
-        assert (was["transaction_id"], was["decision"]) == (now["transaction_id"], now["decision"])
-        assert was["scores"] == pytest.approx(now["scores"], abs=1e-6)
-
-
-def test_down_and_up_keeps_everything(stack: Stack) -> None:
-    release = httpx.get(stack.url("SERVICE_PORT", "/info"), timeout=10).json()["release"]
-    before = decided(stack)
-    stack("down")
-    stack.up()
-    assert httpx.get(stack.url("SERVICE_PORT", "/info"), timeout=10).json()["release"] == release
-    assert decided(stack) == before
-    wait_until(lambda: decided(stack) == before, 10, "nothing decided again")
-
-
-def test_upgrade_and_rollback(stack: Stack) -> None:
-    def served() -> str:
-        stack("restart", "service")
-        wait_until(lambda: answers_again(stack), 120, "service ready")
-        return str(httpx.get(stack.url("SERVICE_PORT", "/info"), timeout=10).json()["release"])
-
-    first = served()
-    train = ("train", "--data", "/in/transactions.parquet", "--epochs", "2", "--seed", "11", "--force")
-    stack("run", "--rm", "-T", "train", *train)
-    second = served()
-    assert second != first
-    stack("run", "--rm", "-T", "train", "rollback")
-    assert served() == first
-
-
-def test_other_images_are_small(stack: Stack) -> None:
-    base = engine.size_mb(engine.BASE_IMAGE)
-    sizes = {
-        name: engine.size_mb(f"fraud-detection-{name}:latest") - base
-        for name in ("service", "bridge", "replay", "training")
-    }
-    say("MB above the base: " + ", ".join(f"{name} {size:.0f}" for name, size in sizes.items()))
-    assert sizes["service"] <= SIZE_BUDGET_MB
-    assert sizes["bridge"] <= 80
