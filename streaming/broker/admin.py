@@ -4,8 +4,7 @@
 import contextlib
 import threading
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
@@ -20,27 +19,19 @@ from streaming.settings import KafkaSettings, Settings, TopicSettings
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
 
 
-class Right(IntEnum):
-    """What a user may do with a topic: places of the bits in which the broker tells it."""
-
-    READ = 3
-    WRITE = 4
-
-
 @dataclass(frozen=True)
 class Topic:
-    """A topic as it is on the broker; `rights` are what this user may do, not positive where it is silent."""
+    """A topic as it is on the broker; `rights` tells what this user may do, nothing where it is not told."""
 
     name: str
     partitions: int
-    rights: int = field(default=0, compare=False)
+    rights: frozenset[str] = field(default=frozenset(), compare=False)
 
-    def require(self, right: Right) -> None:
+    def require(self, right: Literal["READ", "WRITE"]) -> None:
         """Raise `BrokerRefused` where the broker says that this user lacks a right."""
-        if self.rights > 0 and not self.rights >> right & 1:
+        if self.rights and right not in self.rights:
             raise BrokerRefused(
-                f"The broker does not let this user {right.name.lower()} topic {self.name}: "
-                f"grant {right.name} on it."
+                f"The broker does not let this user {right.lower()} topic {self.name}: grant {right} on it."
             )
 
 
@@ -91,9 +82,8 @@ class Admin:
             raise translated(error, f"Looking for topic {name}") from error
         for topic in found:
             if topic.get("name") == name and topic.get("partitions"):
-                return Topic(
-                    name, len(topic["partitions"]), int(topic.get("topic_authorized_operations") or 0)
-                )
+                rights = frozenset(topic.get("authorized_operations") or ())
+                return Topic(name, len(topic["partitions"]), rights)
             if topic.get("error_code") == kafka_errors.TopicAuthorizationFailedError.errno:
                 raise BrokerRefused(
                     f"The broker does not let this user see topic {name}: grant DESCRIBE on it."
@@ -186,9 +176,9 @@ def prepare_topics(settings: Settings) -> Topics:
         output = _ensure(admin, names.output, source.partitions, names)
         dead_letter = _ensure(admin, names.dead_letter, source.partitions, names)
         # Told now, not by the first transaction.
-        source.require(Right.READ)
+        source.require("READ")
         for one in (output, dead_letter):
-            one.require(Right.WRITE)
+            one.require("WRITE")
         return Topics(
             source,
             output,
@@ -209,7 +199,7 @@ def prepare_input(settings: Settings) -> Topic:
     names = settings.topics
     with Admin(settings.kafka) as admin:
         topic = _ensure(admin, names.input, names.partitions, names)
-    topic.require(Right.WRITE)
+    topic.require("WRITE")
     return topic
 
 
