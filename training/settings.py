@@ -58,6 +58,10 @@ class NetworkSettings(Section):
     """Adam's first step size."""
     weight_decay: float = Field(0.0, ge=0)
     """Adam's L2 penalty on the weights."""
+    mixup: float = Field(0.4, ge=0, le=10)
+    """Rows are mixed in pairs by a share from Beta(mixup, mixup) (Zhang et al. 2018, eq. 1); 0 mixes none."""
+    averaging: float = Field(0.99, ge=0, lt=1)
+    """Share that a step leaves of the running mean of weights, which is what is stored; 0: the last ones."""
     positive_weight: float = Field(2.0, gt=0)
     """How much a fraud counts in the loss, in genuine rows."""
     genuine_per_fraud: float = Field(30.0, ge=0)
@@ -113,7 +117,7 @@ class DecisionSettings(Section):
 
     review_cost: float = Field(1.0, gt=0)
     """Cost of one alarm, in the currency of Amount; a missed fraud costs its Amount."""
-    min_precision: float = Field(0.65, ge=0, lt=1)
+    min_precision: float = Field(0.55, ge=0, lt=1)
     """Least share of frauds among the alarms on validation rows; 0 leaves the choice to the costs alone."""
     cost_slack: float = Field(0.05, ge=0, lt=1)
     """Recall first: share of the amount at risk that may be spent beyond the cheapest thresholds allowed."""

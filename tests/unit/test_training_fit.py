@@ -4,7 +4,7 @@ import torch
 import xgboost
 
 from tests.training_fixtures import silent, small_settings
-from training.fit import fit_network, network_scores, refit_network
+from training.fit import _Batch, _Loop, fit_network, network_scores, refit_network
 from training.sampling import prior_shift, undersample
 from training.source import split_by_protocol
 from training.train import part, train
@@ -34,9 +34,9 @@ def test_same_data_settings_and_seed_give_the_same_figures(few_transactions, sma
 
 def test_best_epoch_is_kept_and_training_stops_after_it(parts):
     fitted = fit(parts, epochs=60, stopping_patience_epochs=2, learning_rate=0.02)
-    quality = [row["validation_average_precision"] for row in fitted.history]
+    loss = [row["validation_loss"] for row in fitted.history]
     assert len(fitted.history) < 60
-    assert fitted.best_epoch == int(np.argmax(quality))
+    assert fitted.best_epoch == int(np.argmin(loss))
     assert len(fitted.history) - 1 - fitted.best_epoch == 2
 
 
@@ -47,8 +47,46 @@ def test_history_has_what_is_tracked(parts):
 
 
 def test_learning_rate_falls_when_validation_stalls(parts):
-    history = fit(parts, epochs=12, plateau_patience_epochs=0, stopping_patience_epochs=50).history
+    wild = {"learning_rate": 0.1, "averaging": 0.0}
+    history = fit(parts, epochs=12, plateau_patience_epochs=0, stopping_patience_epochs=50, **wild).history
     assert history[-1]["train_learning_rate"] < history[0]["train_learning_rate"]
+
+
+def loop_of(parts, **network):
+    settings = small_settings(network={**small_settings().network.model_dump(), **network}).network
+    return _Loop(_Batch.of(parts[0], settings, 0, torch.device("cpu")), settings, 0)
+
+
+def weights_after(parts, steps, averaging):
+    everything = {"mixup": 0.0, "dropout": 0.0, "batch_rows": 10**6, "averaging": averaging}
+    loop = loop_of(parts, **everything)
+    loop.repeat([0.01] * steps)
+    return torch.cat([weight.detach().flatten() for weight in loop.net.parameters()])
+
+
+def test_what_is_kept_is_a_running_mean_of_the_weights(parts):
+    first, last = weights_after(parts, 1, averaging=0.0), weights_after(parts, 2, averaging=0.0)
+    assert not torch.equal(first, last)
+    assert torch.equal(weights_after(parts, 1, averaging=0.75), first)
+    assert torch.allclose(weights_after(parts, 2, averaging=0.75), 0.75 * first + 0.25 * last, atol=1e-6)
+
+
+def test_the_loss_of_mixed_rows_is_the_mean_of_the_losses_of_both(parts):
+    """Zhang et al. (2018), eq. 1, with weights: linear in the label, so one loss says the same as two."""
+    loop = loop_of(parts, mixup=0.8)
+    rows = torch.arange(40)
+    torch.manual_seed(3)
+    inputs, label, weight = loop._mixed(rows)
+    torch.manual_seed(3)
+    other = torch.randperm(40)
+    source = loop.batch
+    gap = source.inputs[rows] - source.inputs[other]
+    share = ((inputs - source.inputs[other]) * gap).sum() / (gap**2).sum()
+    assert 0 < share < 1
+    logits = torch.linspace(-3, 3, 40)
+    both = share * source.weight[rows] * loop._loss(logits, source.label[rows])
+    both = both + (1 - share) * source.weight[other] * loop._loss(logits, source.label[other])
+    assert torch.allclose(loop._loss(logits, label) * weight, both, atol=1e-4)
 
 
 def test_members_are_averaged_in_log_odds(parts):
