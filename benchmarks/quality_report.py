@@ -120,18 +120,29 @@ def targets(
     ]
 
 
+def _median(values: Floats, metric: str) -> str:
+    """Return the median over splits and, beneath, its bootstrap interval."""
+    digits = 4 if metric == "calibration_error" else 3
+    median = f"{np.median(values):.{digits}f}"
+    if len(values) == 1:
+        return median
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(values, (RESAMPLES, len(values))), axis=1)
+    low, high = (f"{bound:.{digits}f}".lstrip("0") for bound in np.quantile(medians, [0.025, 0.975]))
+    return f"{median}\n{low}-{high}"
+
+
 def print_quality(console: Console, outcomes: Sequence[Outcome], document: Mapping[str, Any]) -> None:
-    """Print medians by model, paired differences and targets."""
-    table = Table(title=f"{document['data']}, {len(outcomes)} splits, medians at the stream's prevalence")
+    """Print medians by model with their intervals, paired differences and targets."""
+    table = Table(
+        title=f"{document['data']}, {len(outcomes)} splits: medians at the stream's prevalence, intervals",
+        show_lines=True,
+    )
     table.add_column("model")
     for title in COLUMNS.values():
         table.add_column(title, justify="right")
     for model in outcomes[0].figures:
-        medians = [float(np.median(column(outcomes, model, metric))) for metric in COLUMNS]
-        cells = [
-            f"{value:.4f}" if metric == "calibration_error" else f"{value:.3f}"
-            for metric, value in zip(COLUMNS, medians, strict=True)
-        ]
+        cells = [_median(column(outcomes, model, metric), metric) for metric in COLUMNS]
         table.add_row(model, *cells, style="bold" if model in OURS else None)
     console.print(table)
     gaps = Table(title="Paired differences, mean over splits with 95 % bootstrap interval")
