@@ -85,7 +85,7 @@ class TransactionalSink(Sink):
             delivery_timeout_ms=int(max(bridge.transaction_deadline_s, 1) * 1000)
             + config["request_timeout_ms"],
             max_block_ms=config["request_timeout_ms"],
-            retry_backoff_ms=5,  # the default waits 100 ms for the end of the transaction before
+            retry_backoff_ms=2,  # so long, by default 100 ms, the end of the transaction before is waited for
             batch_size=BATCH_BYTES,
             linger_ms=LINGER_MS,
             max_request_size=MAX_REQUEST_BYTES,
