@@ -118,7 +118,7 @@ def test_the_producer_is_transactional_and_impatient(made: list[Recorder]) -> No
     TransactionalSink(Settings(), "group.id", "in", {"decision": Topic("out", 4)}).start()
     config = made[0].config
     assert config["transactional_id"] == "group.id"
-    assert config["retry_backoff_ms"] == 5
+    assert config["retry_backoff_ms"] == 2
     assert made[0].calls[0] == "init_transactions"
 
 
