@@ -79,7 +79,7 @@ containers: setup ## build and run images and stack (needs a Docker engine): [DA
 
 .PHONY: bench
 bench: setup ## every script in benchmarks/
-	@for script in quality serving streaming; do $(BIN)/python -m benchmarks.$$script; done
+	@for script in quality score serving streaming; do $(BIN)/python -m benchmarks.$$script; done
 
 .PHONY: check
 check: setup ## format, lint, types

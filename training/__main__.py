@@ -87,9 +87,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     overrides = {name: value for name, value in flags.items() if value is not None}
     if epochs is not None:
         overrides["network"] = {"epochs": epochs}
-    train_command(
-        overrides, held_out=held_out, if_changed=if_changed, if_none=if_none, force=force, out=out
-    )
+    train_command(overrides, held_out=held_out, if_changed=if_changed, if_none=if_none, force=force, out=out)
 
 
 @app.command()

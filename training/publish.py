@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.card import figure_text, metric_name, model_card
+from training.card import figure_text, model_card
 from training.data import FEATURES
 from training.export import export_onnx
 from training.fit import History
@@ -44,7 +44,12 @@ from training.train import Training
 LABELS = {"neural_net": " network", "xgboost": " XGBoost"}
 # The address of the registry may carry credentials, and everybody who reads runs would see them.
 UNRECORDED = {"tracking_uri"}
-DESCRIBED = ("average_precision", "precision", "recall", "cost_saved")
+DESCRIBED = {
+    "average_precision": "AP",
+    "recall": "recall",
+    "precision": "precision",
+    "cost_saved": "amount saved",
+}
 REFERENCE_ROWS = 64
 EXAMPLE_ROWS = 3
 PINNED = {
@@ -135,10 +140,10 @@ def _tags(training: Training) -> dict[str, str]:
 
 
 def _described(training: Training, model: str) -> str:
-    """Return what the registry's list shows beside a version."""
+    """Return what the registry's list shows beside a version, of which it cuts all but the beginning."""
     figures = training.figures[model]
-    shown = (f"{metric_name(name)} {figure_text(name, figures[name])}" for name in DESCRIBED)
-    return f"{training.data.name}, {training.split.protocol} split, test part: {', '.join(shown)}"
+    shown = (f"{name} {figure_text(metric, figures[metric])}" for metric, name in DESCRIBED.items())
+    return f"{', '.join(shown)}: test part of {training.data.name}, {training.split.protocol} split"
 
 
 def _record(

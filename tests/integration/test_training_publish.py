@@ -108,8 +108,10 @@ def test_versions_are_described_where_the_registry_lists_them(published, small_t
     client = Registry(f"sqlite:///{published}/mlflow.db").client
     for name, model in ((RELEASE, "pair"), (NETWORK, "neural_net"), (TREES, "xgboost")):
         description = client.get_model_version(name, "1").description
-        assert description.startswith("simulated for tests, random split, test part: average precision ")
-        assert f"{small_training.figures[model]['recall'].value:.3f}" in description
+        figures = small_training.figures[model]
+        assert description.startswith(f"AP {figures['average_precision'].value:.3f} (")
+        assert f", recall {figures['recall'].value:.3f} (" in description
+        assert description.endswith(": test part of simulated for tests, random split")
 
 
 def test_models_have_signature_and_example(published):

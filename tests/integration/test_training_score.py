@@ -54,6 +54,20 @@ def test_writes_row_for_row(scorer, source, tmp_path, few_transactions, suffix, 
     assert (frame["decision"] == whole.decision).all()
 
 
+def test_pieces_on_several_threads_come_back_in_order(
+    published, scorer, few_transactions, tmp_path, monkeypatch
+):
+    registry = Registry(f"sqlite:///{published}/mlflow.db")
+    features = few_transactions.features[:1000].astype(np.float32)
+    one_by_one = [scorer.score(features[i : i + 1]) for i in range(0, 1000, 50)]
+    monkeypatch.setattr(score, "PIECE_ROWS", 7)
+    both = Scorer(registry.fetch(registry.release("1"), tmp_path), threads=2).score(features)
+    for name in ("neural_net", "xgboost", "probability"):
+        expected = np.concatenate([getattr(one, name) for one in one_by_one])
+        assert getattr(both, name)[::50] == pytest.approx(expected, abs=1e-6)
+    assert len(both.decision) == 1000
+
+
 def test_needs_no_label_and_numbers_rows_that_have_no_id(scorer, few_transactions, tmp_path):
     path = tmp_path / "plain.csv"
     frame = few_transactions.to_frame(np.arange(10)).drop(

@@ -1,0 +1,23 @@
+"""What the benchmark of batch scoring measures: files of the size it says."""
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from benchmarks.score import Run, repeat, show
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+@pytest.mark.parametrize("rows", [3, 10, 25])
+def test_file_of_any_size_repeats_the_first(tmp_path, name, rows):
+    path = tmp_path / name
+    repeat(pa.table({"V1": [float(i) for i in range(10)]}), rows, path)
+    frame = pd.read_csv(path) if name == "a.csv" else pd.read_parquet(path)
+    assert frame["V1"].tolist() == [float(i % 10) for i in range(rows)]
+
+
+def test_table_shows_the_median_of_each_file(capsys):
+    show([Run(1000, ".csv", rate, 2.0, 1.0, 300.0) for rate in (100.0, 90_000.0, 120_000.0)])
+    text = capsys.readouterr().out
+    assert "90,000" in text
+    assert "120,000" not in text
