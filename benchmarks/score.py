@@ -121,20 +121,32 @@ def score(file: Path, rows: int, home: Mapping[str, str]) -> Run:
     """Score a file in a process of its own."""
     output = file.with_name(f"scores{file.suffix}")
     arguments = [sys.executable, "-m", "training", "score", "--data", str(file), "--output", str(output)]
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        arguments, env={**os.environ, **home, "COLUMNS": "1000"}, cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    said = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)  # resources of this process alone
-    process.returncode = os.waitstatus_to_exitcode(status)
-    wall_s = time.perf_counter() - started
+    environment = {**os.environ, **home, "COLUMNS": "1000"}
+    peak_mib, started = 0.0, time.perf_counter()
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        subprocess.Popen(arguments, env=environment, cwd=ROOT, stdout=out) as process,
+    ):
+        # The system's own figure for a child begins at what its parent held, so the child is asked instead.
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            peak_mib = max(peak_mib, peak_of(process.pid))
+            time.sleep(0.02)
+        wall_s = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(ended[1])
+        out.seek(0)
+        said = out.read()
+    used = ended[2]
     found = re.search(r"([\d,]+) transactions scored by .* \(([\d,]+)/s\)", said)
     if process.returncode or found is None or int(found[1].replace(",", "")) != rows:
         sys.exit(f"training score failed on {rows} rows: {said}")
     rate = float(found[2].replace(",", ""))
-    return Run(rows, file.suffix, rate, wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Run(rows, file.suffix, rate, wall_s, used.ru_utime + used.ru_stime, peak_mib)
+
+
+def peak_of(pid: int) -> float:
+    """Return the most memory a process has held so far, in MiB; 0 for one that has ended."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def show(runs: Sequence[Run]) -> None:

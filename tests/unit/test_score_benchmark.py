@@ -1,10 +1,15 @@
 """What the benchmark of batch scoring measures: files of the size it says."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from benchmarks.score import Run, repeat, show
+from benchmarks.score import Run, peak_of, repeat, show
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
@@ -21,3 +26,14 @@ def test_table_shows_the_median_of_each_file(capsys):
     text = capsys.readouterr().out
     assert "90,000" in text
     assert "120,000" not in text
+
+
+def test_peak_is_that_of_the_child_and_not_of_its_parent():
+    """What `wait4` says of a child is at least what its parent held when it was started."""
+    held = bytearray(300 << 20)
+    held[:: 1 << 12] = b"x" * len(held[:: 1 << 12])
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        time.sleep(0.3)
+        assert 1 < peak_of(child.pid) < 200
+        child.communicate(b"\n")
+    assert peak_of(os.getpid()) > 300
