@@ -7,16 +7,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from streaming import logs
-from streaming.errors import SettingsError, StreamingError
-from streaming.settings import (
+from streaming.errors import StreamingError
+from streaming.sections import (
+    BackfillSettings,
     BridgeSettings,
     KafkaSettings,
     MetricsSettings,
+    RedriveSettings,
     ReplaySettings,
     ServiceSettings,
     TopicSettings,
-    load_settings,
 )
+from streaming.settings import load_settings
 
 app = typer.Typer(
     name="streaming",
@@ -30,9 +32,11 @@ app = typer.Typer(
 def _option(section: type[Any], field: str, *names: str, about: str = "") -> Any:  # noqa: ANN401  # typer has no type for it
     """Make an option whose help and default come from the settings, so both are said once."""
     info = section.model_fields[field]
-    return typer.Option(
-        *names, help=f"{about or info.description} (default: {info.default})", show_default=False
-    )
+    text = (about or info.description or "").replace("; null: ", "; default: ")
+    if "default:" not in text:
+        default = ("no", "yes")[info.default] if isinstance(info.default, bool) else info.default
+        text += f" (default: {default})"
+    return typer.Option(*names, help=text, show_default=False)
 
 
 Servers = Annotated[str | None, _option(KafkaSettings, "bootstrap_servers", "--bootstrap-servers")]
@@ -73,14 +77,10 @@ def bridge(  # noqa: PLR0913, PLR0917  # one parameter per flag
 def replay(
     bootstrap_servers: Servers = None,
     topic: Annotated[str | None, _option(TopicSettings, "input", "--topic")] = None,
-    data: Annotated[
-        str, typer.Option(help="CSV or parquet file, or `simulator` (default: simulator)", show_default=False)
-    ] = "simulator",
+    data: Annotated[str | None, _option(ReplaySettings, "data", "--data")] = None,
     rate: Annotated[float | None, _option(ReplaySettings, "rate", "--rate")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="most transactions to send (default: all)")] = None,
-    loop: Annotated[
-        bool, typer.Option("--loop", help="begin the file again at its end, until stopped (default: no)")
-    ] = False,
+    limit: Annotated[int | None, _option(ReplaySettings, "limit", "--limit")] = None,
+    loop: Annotated[bool | None, _option(ReplaySettings, "loop", "--loop/--no-loop")] = None,
 ) -> None:
     """Send the transactions of a file to a topic."""
     from streaming.run import run_replay
@@ -89,11 +89,11 @@ def replay(
         {
             "kafka": {"bootstrap_servers": bootstrap_servers},
             "topics": {"input": topic},
-            "replay": {"rate": rate},
+            "replay": {"data": data, "rate": rate, "limit": limit, "loop": loop},
         }
     )
     logs.configure(settings.log)
-    run_replay(settings, data, limit, is_looping=loop)
+    run_replay(settings)
 
 
 @app.command()
@@ -102,10 +102,8 @@ def redrive(
     dead_letter_topic: DeadLetter = None,
     topic: Annotated[str | None, _option(TopicSettings, "input", "--topic")] = None,
     group: Annotated[str | None, _option(BridgeSettings, "group", "--group")] = None,
-    reason: Annotated[
-        str | None, typer.Option(help="only letters with this error.reason (default: all)")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="only count (default: send)")] = False,
+    reason: Annotated[str | None, _option(RedriveSettings, "reason", "--reason")] = None,
+    dry_run: Annotated[bool | None, _option(RedriveSettings, "dry_run", "--dry-run/--no-dry-run")] = None,
 ) -> None:
     """Send dead letters back to their topic, each once."""
     from streaming.rework import run_redrive
@@ -115,20 +113,18 @@ def redrive(
             "kafka": {"bootstrap_servers": bootstrap_servers},
             "topics": {"input": topic, "dead_letter": dead_letter_topic},
             "bridge": {"group": group},
+            "redrive": {"reason": reason, "dry_run": dry_run},
         }
     )
     logs.configure(settings.log)
-    run_redrive(settings, reason, is_dry=dry_run)
-
-
-BOUND = "an offset, a time like 2026-01-31T12:00:00 (UTC), `earliest` or `latest`"
+    run_redrive(settings)
 
 
 @app.command()
 def backfill(  # noqa: PLR0913, PLR0917  # one parameter per flag
-    output_topic: Annotated[str, typer.Option(help="topic for the new decisions; created when missing")],
-    begin: Annotated[str, typer.Option("--from", help=f"first transaction: {BOUND}")] = "earliest",
-    end: Annotated[str, typer.Option("--to", help=f"where to end, itself left out: {BOUND}")] = "latest",
+    output_topic: Annotated[str | None, _option(BackfillSettings, "output_topic", "--output-topic")] = None,
+    begin: Annotated[str | None, _option(BackfillSettings, "begin", "--from")] = None,
+    end: Annotated[str | None, _option(BackfillSettings, "end", "--to")] = None,
     bootstrap_servers: Servers = None,
     classify_url: ClassifyUrl = None,
     input_topic: Input = None,
@@ -136,25 +132,21 @@ def backfill(  # noqa: PLR0913, PLR0917  # one parameter per flag
         str | None,
         _option(TopicSettings, "output", "--compare-topic", about="topic with the earlier decisions"),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="JSON file for the report (default: none)")] = None,
+    report: Annotated[Path | None, _option(BackfillSettings, "report", "--report")] = None,
 ) -> None:
     """Decide a range of transactions again, to another topic, and tell which decisions changed."""
     from streaming.rework import run_backfill
 
-    compared = load_settings({"topics": {"output": compare_topic}}).topics.output
-    if compared == output_topic:
-        raise SettingsError(
-            f"--output-topic {output_topic} holds the earlier decisions: choose another topic."
-        )
     settings = load_settings(
         {
             "kafka": {"bootstrap_servers": bootstrap_servers},
             "service": {"classify_url": classify_url},
-            "topics": {"input": input_topic, "output": output_topic},
+            "topics": {"input": input_topic, "output": compare_topic},
+            "backfill": {"output_topic": output_topic, "begin": begin, "end": end, "report": report},
         }
     )
     logs.configure(settings.log)
-    run_backfill(settings, begin, end, compared, report)
+    run_backfill(settings)
 
 
 def main() -> NoReturn:

@@ -20,7 +20,7 @@ from streaming.errors import (
 from streaming.metrics import Metrics
 from streaming.pipeline import Pipeline
 from streaming.ports import Guard, Listener, Sink, Source
-from streaming.settings import BridgeSettings, ServiceSettings
+from streaming.sections import BridgeSettings, ServiceSettings
 from streaming.watch import Watch
 
 log = structlog.get_logger()

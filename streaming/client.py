@@ -21,7 +21,8 @@ from streaming.errors import (
     ServiceUnavailable,
     SettingsError,
 )
-from streaming.settings import ServiceSettings, read_secret
+from streaming.sections import ServiceSettings
+from streaming.settings import read_secret
 
 # An answer is about 400 bytes a transaction; whatever sends more than this is no scoring service.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024

@@ -5,7 +5,7 @@ import sys
 
 import structlog
 
-from streaming.settings import LogSettings
+from streaming.sections import LogSettings
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 

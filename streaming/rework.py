@@ -19,7 +19,7 @@ from streaming.broker.producer import TransactionalSink
 from streaming.broker.reader import Offsets, Reader, alone_in
 from streaming.client import HttpClassifier
 from streaming.decide import Decider
-from streaming.errors import DataError
+from streaming.errors import DataError, SettingsError
 from streaming.metrics import Metrics
 from streaming.progress import counting
 from streaming.redrive import KIND as REDRIVEN
@@ -27,7 +27,7 @@ from streaming.redrive import Redriven, Wanted, redrive
 from streaming.settings import Settings
 
 
-def run_redrive(settings: Settings, reason: str | None, *, is_dry: bool) -> None:
+def run_redrive(settings: Settings) -> None:
     """Send dead letters back to the input topic and print what was sent.
 
     Raises
@@ -35,7 +35,8 @@ def run_redrive(settings: Settings, reason: str | None, *, is_dry: bool) -> None
     StreamingError
         When a topic is missing or the broker fails; run it again, it goes on where it ended.
     """
-    names = settings.topics
+    names, wanted = settings.topics, settings.redrive
+    reason = wanted.reason
     target = _existing(settings, names.input)
     _existing(settings, names.dead_letter)
     group = _progress_group(settings, reason)
@@ -50,7 +51,7 @@ def run_redrive(settings: Settings, reason: str | None, *, is_dry: bool) -> None
         # is read, so that what a killed one left open is aborted.
         identity = _group(settings, "redrive")
         sink = None
-        if not is_dry:
+        if not wanted.dry_run:
             sink = stack.enter_context(_sink(settings, identity, names.dead_letter, REDRIVEN, target))
         reader = stack.enter_context(Reader(settings.kafka, group))
         first, last = (reader.resolve(names.dead_letter, bound) for bound in ("earliest", "latest"))
@@ -60,7 +61,7 @@ def run_redrive(settings: Settings, reason: str | None, *, is_dry: bool) -> None
         letters = reader.read(names.dead_letter, starts, last)
         with counting("dead letters sent") as report:
             result = redrive(letters, sink, alone_in(group), done, Wanted(names.input, reason), report)
-    _print_redriven(result, names.dead_letter, names.input, is_dry=is_dry)
+    _print_redriven(result, names.dead_letter, names.input, is_dry=wanted.dry_run)
 
 
 def _progress_group(settings: Settings, reason: str | None) -> str:
@@ -112,36 +113,49 @@ def _print_redriven(result: Redriven, origin: str, target: str, *, is_dry: bool)
         console.print(f"{result.other_topic} letters are of other topics than {target}: see --topic.")
 
 
-def run_backfill(
-    settings: Settings, begin: str, end: str, compare_topic: str, report_file: Path | None
-) -> None:
-    """Decide a range again, to ``topics.output``, and print which decisions changed.
+def run_backfill(settings: Settings) -> None:
+    """Decide a range again, to another topic, and print which decisions changed.
 
     Raises
     ------
     StreamingError
         When a bound or topic is wrong, or broker or service refuse; run it again, it goes on.
     """
-    _check_place(report_file)
-    names = settings.topics
+    names, wanted = settings.topics, settings.backfill
+    output = _other_topic(settings)
+    _check_place(wanted.report)
     source = _existing(settings, names.input)
     with Admin(settings.kafka) as admin:
-        target = admin.find(names.output) or admin.create(names.output, source.partitions, names)
-    group = _group(settings, "backfill", names.output, begin, end)
+        target = admin.find(output) or admin.create(output, source.partitions, names)
+    group = _group(settings, "backfill", output, wanted.begin, wanted.end)
     with (
         _sink(settings, group, names.input, DECISION, target) as sink,
         Reader(settings.kafka, group) as reader,
     ):
-        starts, ends = (reader.resolve(names.input, bound) for bound in (begin, end))
+        starts, ends = (reader.resolve(names.input, bound) for bound in (wanted.begin, wanted.end))
         done = reader.committed(names.input)
         rest = {partition: max(offset, done.get(partition, 0)) for partition, offset in starts.items()}
-        earlier = _decisions(settings, compare_topic, starts, ends)
-        before = _decisions(settings, names.output, starts, rest)
+        earlier = _decisions(settings, names.output, starts, ends)
+        before = _decisions(settings, output, starts, rest)
         comparison = _backfill(settings, reader.read(names.input, rest, ends), sink, group, earlier)
     for place, decision in before.items():
         comparison.add_before((names.input, *place), decision, earlier.get(place))
-    _print_comparison(comparison, names.output)
-    _write(comparison, report_file)
+    _print_comparison(comparison, output)
+    _write(comparison, wanted.report)
+
+
+def _other_topic(settings: Settings) -> str:
+    names, output = settings.topics, settings.backfill.output_topic
+    if output is None:
+        raise SettingsError("--output-topic is missing: name a topic for the new decisions.")
+    holds = {
+        names.output: "earlier decisions",
+        names.input: "transactions",
+        names.dead_letter: "dead letters",
+    }
+    if output in holds:
+        raise SettingsError(f"--output-topic {output} holds the {holds[output]}: choose another topic.")
+    return output
 
 
 def _check_place(report_file: Path | None) -> None:

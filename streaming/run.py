@@ -60,7 +60,7 @@ def run_bridge(settings: Settings) -> None:
             server.close()
 
 
-def run_replay(settings: Settings, data: str, limit: int | None, *, is_looping: bool) -> None:
+def run_replay(settings: Settings) -> None:
     """Send the transactions of a file, with a progress line on a terminal.
 
     Raises
@@ -73,14 +73,15 @@ def run_replay(settings: Settings, data: str, limit: int | None, *, is_looping: 
     prepare_input(settings)
     feed = Feed(settings.kafka, settings.replay.delivery_timeout_s)
     stopping.calls(stopped.set)
-    rows = limit or settings.replay.simulated_rows
+    wanted = settings.replay
+    rows = wanted.limit or wanted.simulated_rows
     try:
-        with data_file(data, rows) as path, counting("sent", limit) as report:
+        with data_file(wanted.data, rows) as path, counting("sent", wanted.limit) as report:
             done = replay(
-                repeated(path, is_looping, limit),
+                repeated(path, wanted.loop, wanted.limit),
                 feed,
                 settings.topics.input,
-                Pace(settings.replay.rate, settings.replay.tick_ms / 1000),
+                Pace(wanted.rate, wanted.tick_ms / 1000),
                 report,
                 stopped.is_set,
             )

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streaming.errors import SettingsError
 from streaming.metrics import Metrics
-from streaming.settings import MetricsSettings
+from streaming.sections import MetricsSettings
 
 
 class Health:

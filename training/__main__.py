@@ -57,10 +57,21 @@ HeldOut = Annotated[
     ),
 ]
 IfChanged = Annotated[
-    bool, typer.Option("--if-changed", help="Only import when the champion has the same data and settings.")
+    bool | None,
+    typer.Option(help="Only import when the champion has the same data and settings.", show_default="no"),
 ]
-IfNone = Annotated[bool, typer.Option("--if-none", help="Only import when there is a champion already.")]
-Force = Annotated[bool, typer.Option("--force", help="Promote although the gate refuses; this is recorded.")]
+IfNone = Annotated[
+    bool | None, typer.Option(help="Only import when there is a champion already.", show_default="no")
+]
+Force = Annotated[
+    bool | None,
+    typer.Option(help="Promote although the gate refuses; this is recorded.", show_default="no"),
+]
+
+
+def _given(**flags: object) -> dict[str, Any]:
+    """Return the flags that were given; the others leave a setting to variable and file."""
+    return {name: value for name, value in flags.items() if value not in (None, {})}
 
 
 @app.command()
@@ -71,34 +82,48 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     epochs: Epochs = None,
     genuine_weight: GenuineWeight = None,
     held_out: HeldOut = None,
-    if_changed: IfChanged = False,
-    if_none: IfNone = False,
-    force: Force = False,
+    if_changed: IfChanged = None,
+    if_none: IfNone = None,
+    force: Force = None,
 ) -> None:
     """Fit both models, record them, promote them as one release if the gate agrees, import it for serving."""
     from training.commands import train_command
 
-    flags: dict[str, Any] = {
-        "data": data,
-        "seed": seed,
-        "protocol": protocol,
-        "genuine_weight": genuine_weight,
-    }
-    overrides = {name: value for name, value in flags.items() if value is not None}
-    if epochs is not None:
-        overrides["network"] = {"epochs": epochs}
-    train_command(overrides, held_out=held_out, if_changed=if_changed, if_none=if_none, force=force, out=out)
+    overrides = _given(
+        data=data,
+        seed=seed,
+        protocol=protocol,
+        genuine_weight=genuine_weight,
+        held_out=held_out,
+        if_changed=if_changed,
+        if_none=if_none,
+        network=_given(epochs=epochs),
+        gate=_given(force=force),
+    )
+    train_command(overrides, out)
 
 
 @app.command()
 def score(
-    data: Annotated[Path, typer.Option(metavar="FILE", help="CSV or parquet file of transactions.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="CSV or parquet file to write, row for row.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV or parquet file of transactions.", show_default="none: it must be given"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV or parquet file to write, row for row.",
+            show_default="none: it must be given",
+        ),
+    ] = None,
 ) -> None:
     """Score a file with the champion, without a server, in constant memory."""
     from training.commands import score_command
 
-    score_command(data, output, out)
+    score_command(_given(score=_given(data=data, output=output)), out)
 
 
 @app.command("import")
@@ -112,12 +137,12 @@ def import_() -> None:
 @app.command()
 def promote(
     version: Annotated[str, typer.Argument(help="Number of the release, see `releases`.")],
-    force: Force = False,
+    force: Force = None,
 ) -> None:
     """Make a release the champion and import it."""
     from training.commands import promote_command
 
-    promote_command(version, force=force, out=out)
+    promote_command(version, _given(gate=_given(force=force)), out)
 
 
 @app.command()
@@ -138,20 +163,31 @@ def releases() -> None:
 
 @app.command()
 def simulate(
-    rows: Annotated[int, typer.Option(min=2, help="Transactions to invent.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="CSV or parquet file to write.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed: the same one invents the same transactions.")] = 7,
+    rows: Annotated[int | None, typer.Option(help="Transactions to invent.", show_default="284807")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV or parquet file to write.", show_default="none: it must be given"
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed: the same one invents the same transactions.", show_default="7"),
+    ] = None,
 ) -> None:
     """Write invented transactions with the statistics of the real set."""
     from training.files import SUFFIXES, write_frame
+    from training.settings import load_settings, required
     from training.simulate import simulate as invent
 
-    if output.suffix.lower() not in SUFFIXES or not output.parent.is_dir():
-        raise UsageError(f"{output}: must be a {' or '.join(SUFFIXES)} file in a folder that exists")
-    frame = invent(rows, seed)
-    write_frame(frame, output)
+    wanted = load_settings(_given(simulate=_given(rows=rows, output=output, seed=seed))).simulate
+    path = required(wanted.output, "--output")
+    if path.suffix.lower() not in SUFFIXES or not path.parent.is_dir():
+        raise UsageError(f"{path}: must be a {' or '.join(SUFFIXES)} file in a folder that exists")
+    frame = invent(wanted.rows, wanted.seed)
+    write_frame(frame, path)
     frauds = int(frame["Class"].sum())
-    out.print(f"{rows:,} simulated transactions, {frauds} frauds: {output}", soft_wrap=True)
+    out.print(f"{wanted.rows:,} simulated transactions, {frauds} frauds: {path}", soft_wrap=True)
 
 
 @app.command()

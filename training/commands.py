@@ -16,7 +16,7 @@ from rich.table import Table
 from training.errors import DataError, GateRefusedError, UsageError
 from training.registry import Registry, Release
 from training.screen import Screen
-from training.settings import Settings, load_settings
+from training.settings import Settings, load_settings, required
 from training.store import Pair, import_release
 
 if TYPE_CHECKING:
@@ -26,34 +26,26 @@ if TYPE_CHECKING:
     from training.train import Training
 
 
-def train_command(
-    overrides: Mapping[str, Any],
-    *,
-    held_out: Path | None,
-    if_changed: bool,
-    if_none: bool,
-    force: bool,
-    out: Console,
-) -> None:
+def train_command(overrides: Mapping[str, Any], out: Console) -> None:
     """Fit, record, judge, promote and import."""
     from training.source import read_data, write_held_out
 
     settings = load_settings(overrides)
     screen = Screen(out)
-    if if_none and _import_champion(settings, screen):
+    if settings.if_none and _import_champion(settings, screen):
         return
     data = read_data(settings, screen)
     with screen.step("Open the registry") as report:
         registry = Registry(settings.tracking_uri)
         champion = registry.champion()
         report(f"champion: release {champion.number}" if champion else "no champion yet")
-    if held_out is not None:
-        write_held_out(data, settings, held_out)
-    if if_changed and champion is not None and _is_unchanged(champion, data, settings):
+    if settings.held_out is not None:
+        write_held_out(data, settings, settings.held_out)
+    if settings.if_changed and champion is not None and _is_unchanged(champion, data, settings):
         out.print(f"release {champion.number} was trained from the same data and settings: nothing to do")
         _import(registry, champion, screen)
         return
-    _train(data, settings, registry, champion, screen, force=force)
+    _train(data, settings, registry, champion, screen)
 
 
 def _import_champion(settings: Settings, screen: Screen) -> bool:
@@ -71,8 +63,6 @@ def _train(
     registry: Registry,
     champion: Release | None,
     screen: Screen,
-    *,
-    force: bool,
 ) -> None:
     from training.judging import fresh_contender
     from training.publish import publish
@@ -85,7 +75,7 @@ def _train(
         report(f"release {release.number}, alias challenger")
     _print_figures(training, screen.console)
     verdict = _ask_gate(registry, fresh_contender(release, training, latency), champion, screen)
-    if not verdict.passed and not force:
+    if not verdict.passed and not settings.gate.force:
         raise GateRefusedError(
             f"release {release.number} stays challenger: {'; '.join(verdict.reasons)}; "
             f"`python -m training promote {release.number} --force` promotes it all the same"
@@ -133,12 +123,13 @@ def _print_figures(training: Training, out: Console) -> None:
     out.print(table)
 
 
-def score_command(data: Path, output: Path, out: Console) -> None:
+def score_command(overrides: Mapping[str, Any], out: Console) -> None:
     """Score a file with the champion."""
     from training.data import count_rows
     from training.score import Scorer, score_file
 
-    settings = load_settings()
+    settings = load_settings(overrides)
+    data, output = required(settings.score.data, "--data"), required(settings.score.output, "--output")
     total = count_rows(data)  # before the registry: a wrong path is said at once
     registry = Registry(settings.tracking_uri)
     champion = registry.require_champion()
@@ -171,13 +162,13 @@ def import_command(out: Console) -> None:
     _import(registry, registry.require_champion(), Screen(out))
 
 
-def promote_command(number: str, *, force: bool, out: Console) -> None:
+def promote_command(number: str, overrides: Mapping[str, Any], out: Console) -> None:
     """Make a release the champion, if the gate lets it pass; a missing or stale verdict is renewed."""
-    settings, screen = load_settings(), Screen(out)
+    settings, screen = load_settings(overrides), Screen(out)
     registry = Registry(settings.tracking_uri)
     release, champion = registry.release(number), registry.champion()
     if champion is None or champion.number != release.number:
-        passed = _is_passed(registry, release, champion, settings, screen, force=force)
+        passed = _is_passed(registry, release, champion, settings, screen)
         registry.promote(release, None if passed else {"forced": "true"})
     out.print(f"release {number} is champion")
     _import(registry, release, screen)
@@ -189,13 +180,12 @@ def _is_passed(
     champion: Release | None,
     settings: Settings,
     screen: Screen,
-    *,
-    force: bool,
 ) -> bool:
     """Return whether the gate lets a release pass; raise GateRefusedError where it does not and must."""
     from training.judging import read_contender, stale
 
     number, why_not = release.number, stale(release, champion)
+    force = settings.gate.force
     verdict = release.tags.get("gate", "")
     if why_not is not None and not force:
         try:

@@ -20,8 +20,10 @@ FITTING_CODE = (
     "train.py",
     "trees.py",
 )
+# What commands do besides fitting.
+ERRANDS = {"held_out", "if_changed", "if_none", "score", "simulate"}
 # Settings that only say where or how fast, or judge what was fitted.
-IRRELEVANT = {"data", "known_samples", "threads", "device", "tracking_uri", "gate"}
+IRRELEVANT = {"data", "known_samples", "threads", "device", "tracking_uri", "gate"} | ERRANDS
 
 
 def split_key(settings: Settings) -> str:

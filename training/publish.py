@@ -22,7 +22,7 @@ from training.card import figure_text, model_card
 from training.data import FEATURES
 from training.export import export_onnx
 from training.fit import History
-from training.identity import recipe_key, split_key
+from training.identity import ERRANDS, recipe_key, split_key
 from training.judging import FITTED_ROWS, fitted_row_keys
 from training.latency import measure_latency
 from training.registry import NETWORK, RELEASE, TREES, Registry, Release, explained
@@ -43,7 +43,7 @@ from training.train import Training
 # What distinguishes the runs of one training by name.
 LABELS = {"neural_net": " network", "xgboost": " XGBoost"}
 # The address of the registry may carry credentials, and everybody who reads runs would see them.
-UNRECORDED = {"tracking_uri"}
+UNRECORDED = {"tracking_uri"} | ERRANDS
 DESCRIBED = {
     "average_precision": "AP",
     "recall": "recall",

@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from training.errors import SettingsError
+from training.errors import SettingsError, UsageError
 
 ENV_PREFIX = "TRAINING__"
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "training.yaml"
@@ -155,6 +155,28 @@ class GateSettings(Section):
     """Most expected calibration error of the fraud probability on the test part."""
     latency_budget_ms: float = Field(5.0, gt=0)
     """Most milliseconds for one transaction through both models, median."""
+    force: bool = False
+    """Whether a release is promoted although the gate refuses; this is recorded."""
+
+
+class ScoreSettings(Section):
+    """What batch scoring reads and writes."""
+
+    data: Path | None = None
+    """CSV or parquet file of transactions; none: it must be given."""
+    output: Path | None = None
+    """CSV or parquet file to write, row for row; none: it must be given."""
+
+
+class SimulateSettings(Section):
+    """Which transactions are invented."""
+
+    rows: int = Field(284_807, ge=2)
+    """Transactions to invent; by default as many as the ULB set has."""
+    seed: int = Field(7, ge=0, lt=2**31)
+    """Seed: the same one invents the same transactions."""
+    output: Path | None = None
+    """CSV or parquet file to write; none: it must be given."""
 
 
 class Settings(BaseSettings):
@@ -188,12 +210,20 @@ class Settings(BaseSettings):
     """MLflow tracking and registry address; MLFLOW_TRACKING_URI overrides the file."""
     refit: bool = True
     """Whether both models are fitted again on training and validation rows, once all is chosen."""
+    held_out: Path | None = None
+    """Parquet file that the test part is written to as well, in order of Time; none: not written."""
+    if_changed: bool = False
+    """Whether `train` only imports when the champion has the same data and settings."""
+    if_none: bool = False
+    """Whether `train` only imports when there is a champion already."""
     split: SplitSettings = SplitSettings()
     network: NetworkSettings = NetworkSettings()
     xgboost: XGBoostSettings = XGBoostSettings()
     decision: DecisionSettings = DecisionSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+    score: ScoreSettings = ScoreSettings()
+    simulate: SimulateSettings = SimulateSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -224,6 +254,19 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     except ValidationError as error:
         raise SettingsError(_explain(error, path)) from error
     return settings
+
+
+def required(path: Path | None, flag: str) -> Path:
+    """Return the path of a file that a command cannot do without.
+
+    Raises
+    ------
+    UsageError
+        If neither flag, variable nor file names it.
+    """
+    if path is None:
+        raise UsageError(f"{flag} is missing: name a CSV or parquet file")
+    return path
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, NewT
 from streaming.broker.connection import client_config, translated, until_reached
 from streaming.errors import BrokerRefused, BrokerUnavailable
 from streaming.ports import Guard, Membership
-from streaming.settings import KafkaSettings, Settings, TopicSettings
+from streaming.sections import KafkaSettings, TopicSettings
+from streaming.settings import Settings
 
 # What Kafka allows when nobody says otherwise.
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588

@@ -17,7 +17,8 @@ from streaming.errors import (
     SettingsError,
     StreamingError,
 )
-from streaming.settings import KafkaSettings, read_secret
+from streaming.sections import KafkaSettings
+from streaming.settings import read_secret
 
 Result = TypeVar("Result")
 

@@ -13,7 +13,7 @@ from streaming.batch import Headers
 from streaming.broker.connection import QUIET, client_config, translated, until_reached
 from streaming.broker.producer import BATCH_BYTES, MAX_REQUEST_BYTES
 from streaming.errors import BrokerUnavailable
-from streaming.settings import KafkaSettings
+from streaming.sections import KafkaSettings
 
 # kafka-python's send() has no memory bound of its own.
 MAX_OUTSTANDING = 20_000

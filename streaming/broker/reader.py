@@ -15,7 +15,7 @@ from streaming.batch import InputRecord
 from streaming.broker.connection import QUIET, client_config, translated, until_reached
 from streaming.errors import BrokerUnavailable, SettingsError
 from streaming.ports import Membership
-from streaming.settings import KafkaSettings
+from streaming.sections import KafkaSettings
 
 # Nothing for so long, although the end is not reached.
 SILENCE_S = 60.0

@@ -241,9 +241,12 @@ def test_a_backfill_whose_report_has_no_folder_decides_nothing(world: World, tmp
     assert world.requests() == 0
 
 
-def test_backfill_does_not_write_over_the_decisions(world: World) -> None:
-    said = run(world, "backfill", "--output-topic", world.output, "--compare-topic", world.output, status=2)
-    assert "choose another topic" in said
+def test_backfill_writes_over_no_topic_of_the_bridge(world: World) -> None:
+    flags = ["--input-topic", world.input, "--compare-topic", world.output]
+    for taken in (world.output, world.input):
+        said = run(world, "backfill", *flags, "--output-topic", taken, status=2)
+        assert "choose another topic" in said
+    assert "--output-topic is missing" in run(world, "backfill", *flags, status=2)
 
 
 def test_a_bridge_writes_to_topics_with_fewer_partitions(world: World) -> None:

@@ -23,7 +23,7 @@ from streaming.errors import (
 from streaming.metrics import Metrics
 from streaming.pipeline import Pipeline
 from streaming.publish import Limits, Publisher
-from streaming.settings import BridgeSettings, ServiceSettings
+from streaming.sections import BridgeSettings, ServiceSettings
 from streaming.watch import Watch
 from tests.e2e.bad_records import all_kinds
 from tests.e2e.faults import transactions, wait_until

@@ -9,7 +9,8 @@ import structlog
 
 from streaming import logs
 from streaming.__main__ import main
-from streaming.settings import LogSettings
+from streaming.sections import LogSettings
+from streaming.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 NOWHERE = "127.0.0.1:9"
@@ -55,6 +56,41 @@ def test_help_explains_every_flag_with_its_default(command: str) -> None:
         if "--" in line and "--help" not in line and "Usage" not in line
     ]
     assert all("default" in line or "[required]" in line for line in flags), flags
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "given", "place", "variable", "expected"),
+    [
+        ("replay", ["--data", "a.csv"], "a.csv", "replay.data", "b.csv", "b.csv"),
+        ("replay", ["--limit", "5"], 5, "replay.limit", "7", 7),
+        ("replay", ["--no-loop"], False, "replay.loop", "true", True),
+        ("redrive", ["--reason", "not_json"], "not_json", "redrive.reason", "not_an_object", "not_an_object"),
+        ("redrive", ["--no-dry-run"], False, "redrive.dry_run", "1", True),
+        ("backfill", ["--output-topic", "x"], "x", "backfill.output_topic", "y", "y"),
+        ("backfill", ["--from", "5"], "5", "backfill.begin", "2026-01-01T00:00:00", "2026-01-01T00:00:00"),
+        ("backfill", ["--to", "9"], "9", "backfill.end", "8", "8"),
+        ("backfill", ["--report", "a.json"], Path("a.json"), "backfill.report", "b.json", Path("b.json")),
+        ("backfill", ["--compare-topic", "x"], "x", "topics.output", "y", "y"),
+    ],
+)
+def test_what_a_flag_says_a_variable_can_say_too(
+    command: str,
+    flag: list[str],
+    given: object,
+    place: str,
+    variable: str,
+    expected: object,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Settings] = []
+    home = "streaming.run" if command == "replay" else "streaming.rework"
+    monkeypatch.setattr(f"{home}.run_{command}", seen.append)
+    monkeypatch.setattr(logs, "configure", lambda settings: None)
+    section, name = place.split(".")
+    monkeypatch.setenv(f"STREAMING__{place.replace('.', '__').upper()}", variable)
+    for arguments, value in (([], expected), (flag, given)):
+        assert call(monkeypatch, command, *arguments) == 0
+        assert getattr(getattr(seen.pop(), section), name) == value
 
 
 @pytest.mark.parametrize(

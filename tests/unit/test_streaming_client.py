@@ -17,7 +17,7 @@ from streaming.errors import (
     ServiceUnavailable,
     SettingsError,
 )
-from streaming.settings import ServiceSettings
+from streaming.sections import ServiceSettings
 
 DECISION = {"transaction_id": "T", "decision": "approve", "release": "7", "is_fraud": False}
 Handler = Callable[[httpx.Request], httpx.Response]

@@ -24,7 +24,8 @@ from streaming.errors import (
     SettingsError,
     StreamingError,
 )
-from streaming.settings import KafkaSettings, Settings
+from streaming.sections import KafkaSettings
+from streaming.settings import Settings
 from tests.integration.test_streaming_broker import Silent
 
 

@@ -13,7 +13,7 @@ from streaming.broker import reader as reader_module
 from streaming.broker.feed import Feed
 from streaming.broker.reader import Reader
 from streaming.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishFailed, SettingsError
-from streaming.settings import KafkaSettings
+from streaming.sections import KafkaSettings
 
 
 class Producer:

@@ -8,7 +8,8 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from streaming.errors import SettingsError
-from streaming.settings import DEFAULT_FILE, BridgeSettings, Settings, load_settings, read_secret
+from streaming.sections import BridgeSettings
+from streaming.settings import DEFAULT_FILE, Settings, load_settings, read_secret
 
 UNITS = re.compile(r"_(s|ms|bytes|records|batches)$|rate$|port$")
 

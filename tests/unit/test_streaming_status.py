@@ -10,7 +10,7 @@ from streaming import status
 from streaming.batch import InputRecord, Rejection, Verdict
 from streaming.errors import SettingsError
 from streaming.metrics import DEAD, RETRIES, STAGES, Metrics
-from streaming.settings import MetricsSettings
+from streaming.sections import MetricsSettings
 from streaming.status import Health, StatusServer
 
 

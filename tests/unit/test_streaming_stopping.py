@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from streaming import run, stopping
+from streaming.sections import ReplaySettings
 from streaming.settings import Settings
 from streaming.stopping import Stopping
 from tests.e2e.faults import wait_until
@@ -74,7 +75,7 @@ def test_a_replay_that_is_ended_by_force_has_failed(
     monkeypatch.setattr(run, "Feed", Stuck)
     data = tmp_path / "rows.csv"
     data.write_text(",".join(["Time", *(f"V{number}" for number in range(1, 29)), "Amount"]) + "\n")
-    run.run_replay(Settings(), str(data), None, is_looping=False)
+    run.run_replay(Settings(replay=ReplaySettings(data=str(data))))
     assert ended == [1]
 
 

@@ -1,9 +1,12 @@
+from operator import attrgetter
+from pathlib import Path
+
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 from training.__main__ import app
-from training.errors import SettingsError
+from training.errors import SettingsError, UsageError
 from training.settings import DEFAULT_CONFIG, Section, Settings, load_settings
 
 
@@ -92,3 +95,43 @@ def test_help_states_the_defaults_of_the_file():
     ):
         line = next(line for line in text.splitlines() if flag in line)
         assert f"[default: ({default})]" in line or f"[default: {default}]" in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "given", "place", "variable", "expected"),
+    [
+        (["--held-out", "a.parquet"], Path("a.parquet"), "held_out", "b.parquet", Path("b.parquet")),
+        (["--no-if-changed"], False, "if_changed", "true", True),
+        (["--no-if-none"], False, "if_none", "true", True),
+        (["--no-force"], False, "gate.force", "true", True),
+        (["--epochs", "3"], 3, "network.epochs", "5", 5),
+    ],
+)
+def test_what_a_flag_of_train_says_a_variable_can_say_too(
+    monkeypatch, flag, given, place, variable, expected
+):
+    seen = []
+    monkeypatch.setattr(
+        "training.commands.train_command", lambda flags, out: seen.append(load_settings(flags))
+    )
+    monkeypatch.setenv(f"TRAINING__{place.replace('.', '__').upper()}", variable)
+    for arguments, value in (([], expected), (flag, given)):
+        assert CliRunner().invoke(app, ["train", *arguments]).exit_code == 0
+        assert attrgetter(place)(seen.pop()) == value
+
+
+def test_simulate_takes_its_flags_from_variables_too(monkeypatch, tmp_path):
+    for name, value in (("ROWS", "30"), ("SEED", "3"), ("OUTPUT", str(tmp_path / "variable.csv"))):
+        monkeypatch.setenv(f"TRAINING__SIMULATE__{name}", value)
+    assert CliRunner().invoke(app, ["simulate"]).exit_code == 0
+    flags = ["--rows", "20", "--output", str(tmp_path / "flag.csv")]
+    assert CliRunner().invoke(app, ["simulate", *flags]).exit_code == 0
+    lines = {path.stem: path.read_text().splitlines() for path in tmp_path.iterdir()}
+    assert {stem: len(found) - 1 for stem, found in lines.items()} == {"variable": 30, "flag": 20}
+
+
+def test_a_file_that_nothing_names_is_asked_for(tmp_path):
+    for arguments in (["simulate"], ["score", "--data", "rows.csv"]):
+        found = CliRunner().invoke(app, arguments)
+        assert isinstance(found.exception, UsageError)
+        assert "--output is missing" in str(found.exception)
