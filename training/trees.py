@@ -11,12 +11,12 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from training.evaluate import logit, sigmoid
+from training.evaluate import TINY, logit, sigmoid
 from training.fit import History, Part, monitor_rows
 from training.sampling import Sample, prior_shift, undersample
 from training.settings import XGBoostSettings
 
-METRICS = {"logloss": "loss", "aucpr": "average_precision", "auc": "auc"}  # the last one stops boosting
+METRICS = {"logloss": "loss", "aucpr": "average_precision", "auc": "auc"}  # XGBoost's name to ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,7 @@ def fit_trees(
         num_boost_round=_rounds(settings.trees, settings),
         evals=[(matrix, "train"), (other, "validation")],
         evals_result=record,
+        custom_metric=_AtHalf(prior_shift(sample.kept_share, settings.scale_pos_weight)),
         verbose_eval=False,
         callbacks=_stopping(settings),
     )
@@ -142,12 +143,30 @@ def _parameters(settings: XGBoostSettings, sample: Sample, seed: int, threads: i
     }
 
 
+class _AtHalf:
+    """Precision, recall and F1 of the alarms at a corrected score of 0.5, like those of the network."""
+
+    def __init__(self, shift: float) -> None:
+        self._limit = float(sigmoid(np.array(-shift)))
+
+    def __call__(self, score: NDArray[np.float32], matrix: xgboost.DMatrix) -> list[tuple[str, float]]:
+        label, weight = matrix.get_label(), matrix.get_weight()
+        alarm = score >= self._limit
+        caught = float(weight @ (alarm * label))
+        alarms, frauds = float(weight @ alarm), float(weight @ label)
+        return [
+            ("precision", caught / max(alarms, TINY)),
+            ("recall", caught / max(frauds, TINY)),
+            ("f1", 2 * caught / max(alarms + frauds, TINY)),
+        ]
+
+
 def _history(record: Mapping[str, Mapping[str, list[float]]]) -> History:
     """Return XGBoost's record under the names the network's history has, so that MLflow compares them."""
     trees = range(len(record["validation"]["auc"]))
     return [
         {
-            f"{part}_{METRICS[name]}": values[i]
+            f"{part}_{METRICS.get(name, name)}": values[i]
             for part, found in record.items()
             for name, values in found.items()
         }

@@ -4,6 +4,7 @@ import torch
 import xgboost
 
 from tests.training_fixtures import silent, small_settings
+from training.evaluate import Criteria, Judged, measure
 from training.fit import _Batch, _Loop, fit_network, network_scores, refit_network
 from training.sampling import prior_shift, undersample
 from training.source import split_by_protocol
@@ -117,6 +118,18 @@ def test_trees_end_at_their_best_and_score_raw_features(parts):
     scores = tree_scores(fitted.booster, parts[1].features)
     assert scores.dtype == np.float32
     assert ((scores > 0) & (scores < 1)).all()
+
+
+def test_trees_are_watched_like_the_network(parts):
+    settings = small_settings(xgboost={"trees": 60, "max_depth": 4, "learning_rate": 0.3}).xgboost
+    fitted = fit_trees(*parts, settings, seed=0, threads=1)
+    names = {"loss", "auc", "average_precision", "f1", "precision", "recall"}
+    assert {f"{part}_{name}" for part in ("train", "validation") for name in names} == set(fitted.history[0])
+    score = tree_scores(fitted.booster, parts[1].features).astype(np.float64)
+    figures = measure(Judged(score, score >= 0.5), parts[1].rows, Criteria())
+    for name in ("precision", "recall", "f1", "auc"):
+        assert fitted.history[-1][f"validation_{name}"] == pytest.approx(figures[name], rel=1e-3)
+    assert 0 < figures["recall"] < 1
 
 
 def test_trees_side_by_side_count_as_trees(parts):
