@@ -9,6 +9,7 @@
       BrokerError
         BrokerUnavailable          retried: the broker is down, or does not answer in time
         BrokerRefused              ends the command: credentials, authorisation, versions
+        CorruptInput               ends the command: a record came damaged, and the client cannot go on
         PublishFailed              retried: abort, new producer, back to the committed offsets
           MessageTooLarge          the same, and the limits of the topics are read again
         NotInGroup                 the same: the group does not count this bridge as a member now
@@ -52,6 +53,10 @@ class BrokerUnavailable(BrokerError):
 
 class BrokerRefused(BrokerError):
     """The broker answers and says no: no retry can help."""
+
+
+class CorruptInput(BrokerError):
+    """Records failed their checksum, on their way or on the broker's disk: none of them was decided."""
 
 
 class PublishFailed(BrokerError):

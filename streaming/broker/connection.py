@@ -11,6 +11,7 @@ from streaming.broker.selector import QuickSelector
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
+    CorruptInput,
     Fenced,
     MessageTooLarge,
     PublishFailed,
@@ -114,6 +115,20 @@ def translated(error: Exception, doing: str) -> StreamingError:
     if any(isinstance(cause, TOO_LARGE) for cause in causes):
         return MessageTooLarge(text)
     return PublishFailed(text)
+
+
+def unread(error: Exception, doing: str) -> StreamingError:
+    """Return the error of ours for one that a consumer raised.
+
+    Once it has met a batch with a wrong checksum, kafka-python 3.0.12 spins for ever in the next ``poll()``,
+    so that only a new process can go on.
+    """
+    if isinstance(error, kafka_errors.CorruptRecordError):
+        return CorruptInput(
+            f"{doing}: {_name(error)}. Nothing of that batch was used: start again, and if it comes again, "
+            "the broker's copy is damaged: see its log."
+        )
+    return translated(error, doing)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -14,7 +14,7 @@ from kafka.coordinator.assignors.cooperative_sticky import (
 from kafka.structs import MemberState
 
 from streaming.batch import InputRecord
-from streaming.broker.connection import QUIET, client_config, translated
+from streaming.broker.connection import QUIET, client_config, unread
 from streaming.errors import BrokerUnavailable, NotInGroup
 from streaming.ports import Listener, Membership, Source
 from streaming.settings import Settings
@@ -74,7 +74,7 @@ class GroupSource(Source):
         except kafka_errors.KafkaError as error:
             if getattr(error, "retriable", False):
                 return []
-            raise translated(error, f"Reading {self._topic}") from error
+            raise unread(error, f"Reading {self._topic}") from error
         self._keep_joining()
         self._notice_rejoining()
         return [_record(one) for ones in found.values() for one in ones]

@@ -12,7 +12,7 @@ from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
 from streaming.batch import InputRecord
-from streaming.broker.connection import QUIET, client_config, translated, until_reached
+from streaming.broker.connection import QUIET, client_config, translated, unread, until_reached
 from streaming.errors import BrokerUnavailable, SettingsError
 from streaming.ports import Membership
 from streaming.sections import KafkaSettings
@@ -159,7 +159,7 @@ def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
     except kafka_errors.KafkaError as error:
         if getattr(error, "retriable", False):
             return None
-        raise translated(error, doing) from error
+        raise unread(error, doing) from error
 
 
 def _record(found: Any) -> InputRecord:

@@ -13,12 +13,13 @@ from kafka import errors as kafka_errors
 from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.protocol.producer import ProduceRequest
+from kafka.record.default_records import DefaultRecordBatch
 
 from streaming.broker.admin import Topics, prepare_topics
 from streaming.broker.consumer import GroupSource
 from streaming.broker.producer import TransactionalSink
 from streaming.broker.producer import _drop as drop
-from streaming.errors import Fenced, PublishFailed
+from streaming.errors import CorruptInput, Fenced, PublishFailed
 from streaming.settings import Settings
 from tests.integration.test_streaming_broker import (
     Silent,
@@ -128,7 +129,18 @@ def test_the_bridge_replaces_a_producer_with_an_expired_batch(
     assert committed(settings) == {0: 2}
 
 
+# Polls on after an error.
 SPIN = """
+consumer.assign([TopicPartition(sys.argv[2], 0)])
+try:
+    while True:
+        consumer.poll(timeout_ms=200)
+except Exception:
+    print("raised", flush=True)
+consumer.poll(timeout_ms=200)
+"""
+
+PICKY = """
 import sys
 from kafka import KafkaConsumer, TopicPartition
 from kafka.serializer import Deserializer
@@ -140,31 +152,51 @@ class Picky(Deserializer):
 consumer = KafkaConsumer(
     bootstrap_servers=sys.argv[1], auto_offset_reset="earliest", value_deserializer=Picky()
 )
-consumer.assign([TopicPartition(sys.argv[2], 0)])
-try:
-    while True:
-        consumer.poll(timeout_ms=200)
-except Exception:
-    print("raised", flush=True)
-consumer.poll(timeout_ms=200)
 """
 
 
-def test_a_deserializer_that_fails_makes_poll_spin_and_raw_bytes_do_not(
-    settings: Settings, topics: Topics
-) -> None:
-    feed(settings, b"\xff", b"{}")
+def assert_spins(setup: str, settings: Settings) -> None:
     # In a process of its own: the call that never returns takes a whole core until it is killed.
-    command = [sys.executable, "-c", SPIN, settings.kafka.bootstrap_servers, settings.topics.input]
+    command = [sys.executable, "-c", setup + SPIN, settings.kafka.bootstrap_servers, settings.topics.input]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as spinning:
         assert spinning.stdout
         assert spinning.stdout.readline() == "raised\n"
         with pytest.raises(subprocess.TimeoutExpired):  # else it is mended
             spinning.wait(2)
         spinning.kill()
+
+
+def test_a_deserializer_that_fails_makes_poll_spin_and_raw_bytes_do_not(
+    settings: Settings, topics: Topics
+) -> None:
+    feed(settings, b"\xff", b"{}")
+    assert_spins(PICKY, settings)
     source = GroupSource(settings)
     source.start(Silent())
     assert [record.value for record in poll_until(source, 2)] == [b"\xff", b"{}"]
+    source.close()
+
+
+DAMAGED = """
+import sys
+from kafka import KafkaConsumer, TopicPartition
+from kafka.record.default_records import DefaultRecordBatch
+
+DefaultRecordBatch.validate_crc = lambda batch: False
+consumer = KafkaConsumer(bootstrap_servers=sys.argv[1], auto_offset_reset="earliest")
+"""
+
+
+def test_a_wrong_checksum_makes_poll_spin_and_ends_the_bridge_with_its_place(
+    settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(settings, b"{}")
+    assert_spins(DAMAGED, settings)
+    monkeypatch.setattr(DefaultRecordBatch, "validate_crc", lambda batch: False)
+    source = GroupSource(settings)
+    source.start(Silent())
+    with pytest.raises(CorruptInput, match=r"partition=0\) at offset 0 failed crc check.* start again"):
+        poll_until(source, 1)
     source.close()
 
 

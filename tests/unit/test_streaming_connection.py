@@ -137,6 +137,7 @@ def test_the_producer_is_transactional_and_impatient(made: list[Recorder]) -> No
         (kafka_errors.UnsupportedVersionError(), BrokerRefused),
         (kafka_errors.KafkaTimeoutError("x"), PublishFailed),
         (kafka_errors.KafkaError("Invalid transition"), PublishFailed),
+        (kafka_errors.CorruptRecordError(), PublishFailed),
         (RuntimeError("x"), PublishFailed),
     ],
 )
