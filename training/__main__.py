@@ -68,6 +68,11 @@ Force = Annotated[
     typer.Option(help="Promote although the gate refuses; this is recorded.", show_default="no"),
 ]
 
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="CSV or parquet file to write.", show_default="none: it must be given"),
+]
+
 
 def _given(**flags: object) -> dict[str, Any]:
     """Return the flags that were given; the others leave a setting to variable and file."""
@@ -111,16 +116,9 @@ def score(
             metavar="FILE", help="CSV or parquet file of transactions.", show_default="none: it must be given"
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="CSV or parquet file to write, row for row.",
-            show_default="none: it must be given",
-        ),
-    ] = None,
+    output: Output = None,
 ) -> None:
-    """Score a file with the champion, without a server, in constant memory."""
+    """Score a file row for row with the champion, without a server, in constant memory."""
     from training.commands import score_command
 
     score_command(_given(score=_given(data=data, output=output)), out)
@@ -164,12 +162,7 @@ def releases() -> None:
 @app.command()
 def simulate(
     rows: Annotated[int | None, typer.Option(help="Transactions to invent.", show_default="284807")] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="CSV or parquet file to write.", show_default="none: it must be given"
-        ),
-    ] = None,
+    output: Output = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Seed: the same one invents the same transactions.", show_default="7"),
