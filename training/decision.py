@@ -92,26 +92,30 @@ def choose_thresholds(
 
     A missed fraud costs its amount, an alarm ``costs.review_cost``. Pairs of thresholds whose alarms hold too
     few frauds are left out. Among those that cost at most ``costs.slack`` of the amount at risk more than the
-    cheapest, the one that catches the most frauds wins; then the cheaper.
+    cheapest, the one that catches the most frauds wins; then the cheaper, where a fraud that both models find
+    needs no review: else one false alarm could silence a model that only confirms, and nothing be declined.
     """
     first, second = _candidates(neural_net, rows), _candidates(xgboost, rows)
     place = (np.searchsorted(first, neural_net, "right"), np.searchsorted(second, xgboost, "right"))
     shape = (len(first) + 1, len(second) + 1)
     fraud = rows.label == 1
 
-    def approved(values: Floats) -> Floats:
-        """Total of `values` over the rows that each pair (i, j) approves."""
+    def below(values: Floats) -> Floats:
+        """Total of `values` over the rows each pair (i, j) approves; beyond the last i or j, one model alone."""
         table = np.zeros(shape)
         np.add.at(table, place, values)
-        return table.cumsum(0).cumsum(1)[:-1, :-1]
+        return table.cumsum(0).cumsum(1)
 
-    missed = approved(rows.weight * fraud)
-    alarms = rows.weight.sum() - approved(rows.weight)
+    frauds = below(rows.weight * fraud)
+    missed = frauds[:-1, :-1]
+    confirmed = frauds[-1, -1] - frauds[:-1, -1:] - frauds[-1:, :-1] + missed
+    alarms = rows.weight.sum() - below(rows.weight)[:-1, :-1]
     at_risk = rows.weight * fraud * rows.amount
-    cost = approved(at_risk) + costs.review_cost * alarms
-    precise = _precise(alarms, (rows.weight * fraud).sum() - missed, costs.min_precision)
+    cost = below(at_risk)[:-1, :-1] + costs.review_cost * alarms
+    precise = _precise(alarms, frauds[-1, -1] - missed, costs.min_precision)
     allowed = precise & (cost <= cost[precise].min() + costs.slack * at_risk.sum())
-    i, j = np.unravel_index(np.lexsort((cost.ravel(), missed.ravel(), ~allowed.ravel()))[0], cost.shape)
+    keys = (cost - costs.review_cost * confirmed, missed, ~allowed)
+    i, j = np.unravel_index(np.lexsort([key.ravel() for key in keys])[0], cost.shape)
     return Thresholds(float(first[i]), float(second[j]))
 
 

@@ -99,3 +99,17 @@ def test_scores_without_information_still_give_thresholds():
     chosen = choose_thresholds(*noise, rows, Costs(1.0, 0.99, 0.0))
     assert 0 <= chosen.neural_net <= 1
     assert 0 <= chosen.xgboost <= 1
+
+
+@pytest.mark.parametrize(("genuine", "declined"), [(1, 20), (30, 0)])
+def test_one_false_alarm_does_not_silence_a_model_that_confirms_many_frauds(genuine, declined):
+    """Twenty frauds, all found by the trees; the network scores some genuine rows above all of them."""
+    label = np.array([1] * 20 + [0] * 500, np.int8)
+    trees = np.where(label == 1, 0.9, 0.1).astype(np.float32)
+    network = np.concatenate([np.linspace(0.5, 0.9, 20), np.full(genuine, 0.95), np.full(500 - genuine, 0.1)])
+    network = network.astype(np.float32)
+    rows = Rows(label, np.ones(520), np.full(520, 100.0))
+    chosen = choose_thresholds(network, trees, rows, Costs(1.0, 0.3, 0.05))
+    decision = chosen.decide(network, trees)
+    assert (decision[label == 1] != "approve").all()
+    assert (decision == "decline").sum() == declined
