@@ -221,15 +221,8 @@ class Bridge(Listener):
         if now - self._lag_at >= LAG_EVERY_S:
             self._lag_at = now
             self._metrics.lag(self._source.lags())
-            self._metrics.is_assigned = self._is_in_group()
-
-    def _is_in_group(self) -> bool:
-        # No rebalance tells a standby without partitions that it has joined, or anybody that it is out.
-        try:
-            self._source.membership()
-        except NotInGroup:
-            return False
-        return True
+            # No rebalance tells a standby without partitions that it has joined, or anybody that it is out.
+            self._metrics.is_assigned = self._source.has_joined
 
     def _taken_message(self) -> str:
         return (

@@ -66,6 +66,11 @@ class Source(ABC):
     def member_id(self) -> str:
         """The id under which the group last knew this consumer; empty before it has joined."""
 
+    @property
+    @abstractmethod
+    def has_joined(self) -> bool:
+        """Whether the group counts this consumer in and has told it what it reads, which may be nothing."""
+
     @abstractmethod
     def membership(self) -> Membership:
         """Return the membership under which records were fetched, to commit with; any thread may ask.

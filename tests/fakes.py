@@ -186,6 +186,10 @@ class FakeSource(Source):
     def member_id(self) -> str:
         return f"member-{self._seen_member}"
 
+    @property
+    def has_joined(self) -> bool:
+        return self.is_joined
+
     def membership(self) -> Membership:
         if not self.is_joined or self._member != self._seen_member:
             raise NotInGroup("not in the group")

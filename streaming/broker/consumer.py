@@ -40,6 +40,7 @@ class GroupSource(Source):
         self._consumer: Any = None
         self._is_paused = False
         self._member_id = ""  # under which everything that `poll` returned was fetched
+        self._settled_as = ""  # the member id under which partitions, or none, were first assigned
         self._asked_ends: dict[TopicPartition, int] = {}
         self._asked_at = float("-inf")
 
@@ -90,7 +91,10 @@ class GroupSource(Source):
         # Evicted and back, a consumer has another member id. kafka-python keeps its old positions in
         # partitions that it had before and gets again, and does not always call them lost, although
         # others have worked on them meanwhile.
-        member_id = self._consumer.group_metadata().member_id
+        metadata = self._consumer.group_metadata()
+        member_id = metadata.member_id
+        if metadata.state == MemberState.STABLE:
+            self._settled_as = member_id
         if not member_id or member_id == self._member_id:
             return
         was_member, self._member_id = bool(self._member_id), member_id
@@ -126,6 +130,15 @@ class GroupSource(Source):
     def member_id(self) -> str:
         """See `Source.member_id`."""
         return self._member_id
+
+    @property
+    def has_joined(self) -> bool:
+        """See `Source.has_joined`."""
+        try:
+            self.membership()
+        except NotInGroup:
+            return False
+        return self._settled_as == self._member_id
 
     def membership(self) -> Membership:
         """See `Source.membership`."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from kafka import TopicPartition
-from kafka.structs import ConsumerGroupMetadata
+from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from streaming.broker import consumer
 from streaming.broker.consumer import GroupSource
@@ -21,9 +21,10 @@ class Consumer:
 
     def __init__(self, **_: Any) -> None:
         self.member_id = "first"
+        self.state = MemberState.STABLE
         self.position = 0
         self.is_committed: int | None = None
-        self._coordinator = SimpleNamespace(need_rejoin=lambda: False)
+        self._coordinator = SimpleNamespace(need_rejoin=lambda: True)  # as while it joins
 
     def subscribe(self, topics: list[str], listener: Any) -> None:
         pass
@@ -32,7 +33,13 @@ class Consumer:
         return {PLACE}
 
     def group_metadata(self) -> ConsumerGroupMetadata:
-        return ConsumerGroupMetadata(group_id="g", generation_id=1, member_id=self.member_id)
+        return ConsumerGroupMetadata(
+            group_id="g",
+            generation_id=1,
+            member_id=self.member_id,
+            group_instance_id=None,
+            state=self.state,
+        )
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         record = SimpleNamespace(
@@ -89,3 +96,19 @@ def test_records_thrown_away_before_any_was_returned_are_not_skipped(
         source.poll(1, 10)
     source.rewind()
     assert offsets(source) == [0]
+
+
+def test_one_has_joined_when_the_group_has_told_what_to_read(source: GroupSource, inner: Consumer) -> None:
+    inner.state = MemberState.REBALANCING  # a member by its id, while the leader still assigns
+    source.poll(1, 10)
+    assert not source.has_joined
+    inner.state = MemberState.STABLE
+    source.poll(1, 10)
+    assert source.has_joined
+    inner.state = MemberState.REBALANCING  # somebody else comes: what is read goes on being read
+    source.poll(1, 10)
+    assert source.has_joined
+    inner.member_id, inner.state = "second", MemberState.REBALANCING
+    with pytest.raises(NotInGroup):
+        source.poll(1, 10)
+    assert not source.has_joined
