@@ -101,7 +101,7 @@ def choose_thresholds(
     fraud = rows.label == 1
 
     def below(values: Floats) -> Floats:
-        """Total of `values` over the rows each pair (i, j) approves; beyond the last i or j, one model alone."""
+        """Total of `values` over the rows each pair (i, j) approves; past the last, one of the two."""
         table = np.zeros(shape)
         np.add.at(table, place, values)
         return table.cumsum(0).cumsum(1)
