@@ -101,7 +101,7 @@ def choose_thresholds(
     fraud = rows.label == 1
 
     def below(values: Floats) -> Floats:
-        """Total of `values` over the rows each pair (i, j) approves; past the last, one of the two."""
+        """Total of `values` over rows below both thresholds; in the last row and column, below one."""
         table = np.zeros(shape)
         np.add.at(table, place, values)
         return table.cumsum(0).cumsum(1)
