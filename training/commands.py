@@ -218,7 +218,7 @@ def releases_command(out: Console) -> None:
     registry.champion()
     table = Table(title=f"Releases in {registry.shown_uri}", title_justify="left", box=SIMPLE, padding=(0, 1))
     for column in ("release", "alias", "trained (UTC)", "data", "AP, test part", "versions", "gate"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")  # a narrow terminal shows all of it all the same
     for release in reversed(registry.releases()):
         table.add_row(*_release_cells(release))
     out.print(table)

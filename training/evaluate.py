@@ -97,6 +97,23 @@ def measure(judged: Judged, rows: Rows, criteria: Criteria) -> dict[str, float]:
     return {name: float(value[0]) for name, value in values.items()}
 
 
+def at_best_f1(score: Floats, label: Bools, weight: Floats) -> dict[str, float]:
+    """Return precision, recall and F1 at the threshold where F1 is best, known in hindsight.
+
+    Scores of a model that is still in training share no scale, so no fixed threshold would compare them.
+    """
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.diff(score[order]) != 0, True)  # a threshold cannot part equal scores
+    alarms, caught = weight[order].cumsum()[ends], (weight * label)[order].cumsum()[ends]
+    f1 = 2 * caught / (alarms + caught[-1])
+    best = int(np.argmax(f1))
+    return {
+        "precision": float(caught[best] / alarms[best]),
+        "recall": float(caught[best] / max(caught[-1], TINY)),
+        "f1": float(f1[best]),
+    }
+
+
 def _levels(score: Floats, rows: Rows, criteria: Criteria) -> NDArray[np.intp]:
     """Return a level for each row, 0 the highest score, equal where metrics need not tell rows apart."""
     order = np.argsort(-score, kind="stable")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.evaluate import Criteria, Judged, Rows, measure
+from training.evaluate import Criteria, Judged, Rows, at_best_f1, measure
 from training.network import FraudNetwork, Preprocessing, dense_layers
 from training.sampling import prior_shift, undersample
 from training.settings import NetworkSettings
@@ -264,12 +264,13 @@ def _watch(net: nn.Module, inputs: Tensor, rows: Rows, shift: float) -> dict[str
     log_odds = logits.double().cpu().numpy() + shift
     score = 1 / (1 + np.exp(-log_odds))
     loss = np.logaddexp(0, np.where(rows.label == 1, -log_odds, log_odds))
-    figures = measure(Judged(score, score >= 0.5), rows, Criteria())
-    kept = ("auc", "average_precision", "f1", "precision", "recall")
-    return {
-        "validation_loss": float(np.average(loss, weights=rows.weight)),
-        **{f"validation_{name}": figures[name] for name in kept},
+    ranking = measure(Judged(score, score >= 0.5), rows, Criteria())
+    figures = {
+        "loss": float(np.average(loss, weights=rows.weight)),
+        **{name: ranking[name] for name in ("auc", "average_precision")},
+        **at_best_f1(score, rows.label == 1, rows.weight),
     }
+    return {f"validation_{name}": value for name, value in figures.items()}
 
 
 def _copy_state(net: nn.Module) -> dict[str, Tensor]:

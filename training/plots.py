@@ -25,9 +25,9 @@ MARKERS = {"neural_net": ("s", 11), "xgboost": ("D", 8), "pair": ("o", 5)}
 CURVE_LABELS = {
     "validation_auc": "AUC-ROC",
     "validation_average_precision": "average precision",
-    "validation_precision": "precision at score 0.5",
-    "validation_recall": "recall at score 0.5",
-    "validation_f1": "F1 at score 0.5",
+    "validation_precision": "precision where F1 is best",
+    "validation_recall": "recall where F1 is best",
+    "validation_f1": "best F1",
     "train_loss": "training rows, as weighted for fitting",
     "validation_loss": "validation rows",
 }

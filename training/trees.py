@@ -11,7 +11,7 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from training.evaluate import TINY, logit, sigmoid
+from training.evaluate import at_best_f1, logit, sigmoid
 from training.fit import History, Part, monitor_rows
 from training.sampling import Sample, prior_shift, undersample
 from training.settings import XGBoostSettings
@@ -58,7 +58,7 @@ def fit_trees(
         num_boost_round=_rounds(settings.trees, settings),
         evals=[(matrix, "train"), (other, "validation")],
         evals_result=record,
-        custom_metric=_AtHalf(prior_shift(sample.kept_share, settings.scale_pos_weight)),
+        custom_metric=_at_best_f1,
         verbose_eval=False,
         callbacks=_stopping(settings),
     )
@@ -143,22 +143,10 @@ def _parameters(settings: XGBoostSettings, sample: Sample, seed: int, threads: i
     }
 
 
-class _AtHalf:
-    """Precision, recall and F1 of the alarms at a corrected score of 0.5, like those of the network."""
-
-    def __init__(self, shift: float) -> None:
-        self._limit = float(sigmoid(np.array(-shift)))
-
-    def __call__(self, score: NDArray[np.float32], matrix: xgboost.DMatrix) -> list[tuple[str, float]]:
-        label, weight = matrix.get_label(), matrix.get_weight()
-        alarm = score >= self._limit
-        caught = float(weight @ (alarm * label))
-        alarms, frauds = float(weight @ alarm), float(weight @ label)
-        return [
-            ("precision", caught / max(alarms, TINY)),
-            ("recall", caught / max(frauds, TINY)),
-            ("f1", 2 * caught / max(alarms + frauds, TINY)),
-        ]
+def _at_best_f1(score: NDArray[np.float32], matrix: xgboost.DMatrix) -> list[tuple[str, float]]:
+    """Return what the network's history has beside XGBoost's own metrics."""
+    weight = matrix.get_weight().astype(np.float64)
+    return list(at_best_f1(score.astype(np.float64), matrix.get_label() == 1, weight).items())
 
 
 def _history(record: Mapping[str, Mapping[str, list[float]]]) -> History:

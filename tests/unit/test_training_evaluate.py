@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from training.evaluate import Criteria, Judged, Meter, Rows, evaluate, measure, stratified_resamples
+from training.evaluate import (
+    Criteria,
+    Judged,
+    Meter,
+    Rows,
+    at_best_f1,
+    evaluate,
+    measure,
+    stratified_resamples,
+)
 
 CRITERIA = Criteria(1.0, (0.01, 0.05), (20, 50), 10)
 
@@ -99,3 +108,19 @@ def test_calibrated_scores_have_no_calibration_error():
     rows = Rows(label, np.ones(len(label)), np.ones(len(label)))
     assert measure(Judged(score, score > 0.5), rows, CRITERIA)["calibration_error"] < 0.002
     assert measure(Judged(np.sqrt(score), score > 0.5), rows, CRITERIA)["calibration_error"] > 0.1
+
+
+def test_best_f1_is_that_of_a_search_over_all_thresholds():
+    rng = np.random.default_rng(4)
+    label, weight = rng.random(300) < 0.1, rng.uniform(0.5, 3, 300)
+    score = np.round(np.where(label, rng.beta(4, 2, 300), rng.beta(2, 4, 300)), 2)  # with ties
+    found = at_best_f1(score, label, weight)
+    best = {}
+    for threshold in np.unique(score):
+        alarm = score >= threshold
+        caught = weight[alarm & label].sum()
+        precision, recall = caught / weight[alarm].sum(), caught / weight[label].sum()
+        f1 = 2 * precision * recall / (precision + recall)
+        if f1 > best.get("f1", 0):
+            best = {"precision": precision, "recall": recall, "f1": f1}
+    assert found == pytest.approx(best)
