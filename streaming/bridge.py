@@ -217,6 +217,10 @@ class Bridge(Listener):
     def _look_around(self) -> None:
         if self._watch.is_taken:
             raise Fenced(self._taken_message())
+        if self._watch.must_rejoin:
+            self._watch.must_rejoin = False
+            log.warning("partitions_unread", action="asking the group to share them out again")
+            self._source.rejoin()
         now = time.monotonic()
         if now - self._lag_at >= LAG_EVERY_S:
             self._lag_at = now

@@ -41,7 +41,7 @@ def build_bridge(settings: Settings, metrics: Metrics, classifier: Classifier | 
         {"decision": topics.output, "dead_letter": topics.dead_letter},
         metrics.spent,
     )
-    guard = GroupGuard(settings)
+    guard = GroupGuard(settings, topics.input.partitions)
     publisher = Publisher(source, sink, _limits(topics), metrics)
     service, bridge = settings.service, settings.bridge
     decider = Decider(

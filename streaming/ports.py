@@ -61,6 +61,10 @@ class Source(ABC):
             If the broker does not tell in time.
         """
 
+    @abstractmethod
+    def rejoin(self) -> None:
+        """Let the next poll ask the group to share its partitions out again; those at hand go on."""
+
     @property
     @abstractmethod
     def member_id(self) -> str:
@@ -121,11 +125,15 @@ class Sink(ABC):
 
 
 class Guard(ABC):
-    """Knows whether another process has taken the instance id."""
+    """Knows how the group stands: whether another process has our instance id, whether all is read."""
 
     @abstractmethod
     def is_taken(self, membership: Membership) -> bool:
         """Return whether another member holds our instance id; False when the broker does not tell."""
+
+    @abstractmethod
+    def has_unread(self) -> bool:
+        """Return whether the group is settled and leaves a partition to nobody; False when it is not told."""
 
     @abstractmethod
     def leave(self, member_id: str) -> None:

@@ -1,12 +1,14 @@
-"""A thread beside the bridge: summary lines, and a look at who holds the instance id."""
+"""Threads beside the bridge: summary lines, and looks at the group: who is in it, and is all of it read."""
 
+import contextlib
 import threading
+from collections.abc import Callable
 
 import structlog
 
 from streaming.errors import PublishFailed
 from streaming.metrics import Metrics
-from streaming.ports import Guard, Source
+from streaming.ports import Guard, Membership, Source
 
 log = structlog.get_logger()
 
@@ -19,7 +21,7 @@ class Watch:
     source : Source
         Tells the membership.
     guard : Guard
-        Tells who holds the instance id.
+        Tells how the group stands.
     metrics : Metrics
     check_s, summary_s : float
         Time between two looks, and between two summary lines, seconds.
@@ -35,6 +37,8 @@ class Watch:
         self._summary_s = summary_s
         self._ended = threading.Event()
         self.is_taken = False
+        self.must_rejoin = False
+        self._unread_under: Membership | None = None
         self._threads = [
             threading.Thread(target=self._check, name="membership", daemon=True),
             threading.Thread(target=self._summarise, name="summary", daemon=True),
@@ -65,20 +69,34 @@ class Watch:
     def _check(self) -> None:
         try:
             while not self._ended.wait(self._check_s):
-                self.is_taken = self._looked()
+                self.is_taken = _survived(self.look)
                 if self.is_taken:
                     return
+                self.must_rejoin |= _survived(self._is_left_unread)
         finally:
             self._guard.close()
 
-    def _looked(self) -> bool:
-        try:
-            return self.look()
-        except Exception as error:
-            # The thread that looks must outlive what nobody foresaw, or a rival is never seen.
-            log.warning("membership_unknown", error=type(error).__name__)
-            return False
+    def _is_left_unread(self) -> bool:
+        """Return whether the same group leaves a partition to nobody for the second time.
+
+        Cooperative rebalancing takes two rounds: who gave partitions up in the first calls for the second.
+        Killed in between, and back under its instance id without a rebalance, it knows of none.
+        """
+        before, self._unread_under = self._unread_under, None
+        if self._guard.has_unread():
+            with contextlib.suppress(PublishFailed):  # not in the group at this moment: joining shares out
+                self._unread_under = self._source.membership()
+        return before is not None and before == self._unread_under
 
     def _summarise(self) -> None:
         while not self._ended.wait(self._summary_s):
             log.info("summary", lag=self._metrics.waiting, **self._metrics.summary.take())
+
+
+def _survived(look: Callable[[], bool]) -> bool:
+    try:
+        return look()
+    except Exception as error:
+        # The thread that looks must outlive what nobody foresaw, or a rival is never seen.
+        log.warning("membership_unknown", error=type(error).__name__)
+        return False

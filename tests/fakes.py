@@ -96,6 +96,7 @@ class FakeSource(Source):
         self.is_joined = True
         self.pauses = 0
         self.rewinds = 0
+        self.rejoins = 0
         self.is_closed = False
         self.faults: list[Exception] = []
         self._member = self._seen_member = 0
@@ -182,6 +183,9 @@ class FakeSource(Source):
         for partition in self._positions:
             self._positions[partition] = self._broker.committed.get(partition, 0)
 
+    def rejoin(self) -> None:
+        self.rejoins += 1
+
     @property
     def member_id(self) -> str:
         return f"member-{self._seen_member}"
@@ -250,12 +254,16 @@ class FakeGuard(Guard):
 
     def __init__(self) -> None:
         self.taken = threading.Event()
+        self.is_unread = False
         self.has_left = False
         self.left_as = ""
         self.is_closed = False
 
     def is_taken(self, membership: Membership) -> bool:
         return self.taken.is_set()
+
+    def has_unread(self) -> bool:
+        return self.is_unread
 
     def leave(self, member_id: str) -> None:
         self.has_left = True

@@ -3,8 +3,9 @@
 
 import contextlib
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
@@ -15,6 +16,8 @@ from streaming.errors import BrokerRefused, BrokerUnavailable
 from streaming.ports import Guard, Membership
 from streaming.sections import KafkaSettings, TopicSettings
 from streaming.settings import Settings
+
+Answer = TypeVar("Answer")
 
 # What Kafka allows when nobody says otherwise.
 DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
@@ -123,14 +126,36 @@ class Admin:
         BrokerUnavailable
             When the broker asked is not the group's coordinator, or does not tell for another reason.
         """
-        found = self._client.describe_groups([group])[group]
-        if found.get("error"):
-            # A client that is kept open asks where the coordinator was: this must not pass for "nobody".
-            raise BrokerUnavailable(f"Group {group} is not described: {found['error']}")
-        for member in found.get("members", []):
+        for member in self._described(group).get("members", []):
             if member.get("group_instance_id") == instance_id:
                 return str(member["member_id"])
         return None
+
+    def assigned(self, group: str, topic: str) -> frozenset[int] | None:
+        """Return the partitions of a topic that the members of a group read; None while it rebalances.
+
+        Raises
+        ------
+        BrokerUnavailable
+            As `holder`.
+        """
+        found = self._described(group)
+        if found.get("group_state") != "Stable":
+            return None
+        return frozenset(
+            partition
+            for member in found["members"]
+            for place in member["member_assignment"]["assigned_partitions"]
+            if place["topic"] == topic
+            for partition in place["partitions"]
+        )
+
+    def _described(self, group: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self._client.describe_groups([group])[group]
+        if found.get("error"):
+            # A client that is kept open asks where the coordinator was: this must not pass for "nobody".
+            raise BrokerUnavailable(f"Group {group} is not described: {found['error']}")
+        return found
 
     def remove(self, group: str, instance_id: str, member_id: str) -> None:
         """Take a static member out of its group; ``close()`` of its consumer does not.
@@ -232,22 +257,31 @@ class GroupGuard(Guard):
     whose id was taken would go on fetching for nobody.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, partitions: int) -> None:
         self._settings = settings
+        self._partitions = partitions  # of the input topic
         self._lock = threading.Lock()
         self._kept: Admin | None = None
 
     def is_taken(self, membership: Membership) -> bool:
         """See `Guard.is_taken`."""
         bridge = self._settings.bridge
-        ours = getattr(membership, "member_id", None)
+        holder = self._asked(lambda admin: admin.holder(bridge.group, bridge.instance_id))
+        return holder is not None and holder != getattr(membership, "member_id", None)
+
+    def has_unread(self) -> bool:
+        """See `Guard.has_unread`."""
+        group, topic = self._settings.bridge.group, self._settings.topics.input
+        assigned = self._asked(lambda admin: admin.assigned(group, topic))
+        return assigned is not None and not assigned.issuperset(range(self._partitions))
+
+    def _asked(self, question: Callable[[Admin], Answer | None]) -> Answer | None:
         with self._lock:
             try:
-                holder = self._connected().holder(bridge.group, bridge.instance_id)
+                return question(self._connected())
             except SILENT:
                 self._disconnect()
-                return False
-        return holder is not None and holder != ours
+                return None
 
     def leave(self, member_id: str) -> None:
         """See `Guard.leave`."""

@@ -126,6 +126,10 @@ class GroupSource(Source):
         except kafka_errors.KafkaError as error:
             raise BrokerUnavailable(f"Reading the committed offsets: {type(error).__name__}") from error
 
+    def rejoin(self) -> None:
+        """See `Source.rejoin`."""
+        self._consumer._coordinator.request_rejoin()
+
     @property
     def member_id(self) -> str:
         """See `Source.member_id`."""

@@ -380,7 +380,7 @@ def test_the_guard_sees_who_holds_an_instance_id_and_leaves_for_good(
     genuine_broker: str, settings: Settings, topics: Topics
 ) -> None:
     feed(settings, b"0")
-    guard, source, rival = GroupGuard(settings), GroupSource(settings), GroupSource(settings)
+    guard, source, rival = GroupGuard(settings, 4), GroupSource(settings), GroupSource(settings)
     source.start(Silent())
     poll_until(source, 1)
     ours = source.membership()

@@ -1,8 +1,10 @@
 """Defects of kafka-python 3.0.12 that the bridge is built around, each shown first and then survived."""
 
+import contextlib
 import itertools
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,12 +17,13 @@ from kafka.net.compat import KafkaNetClient
 from kafka.protocol.producer import ProduceRequest
 from kafka.record.default_records import DefaultRecordBatch
 
-from streaming.broker.admin import Topics, prepare_topics
+from streaming.broker.admin import GroupGuard, Topics, prepare_topics
 from streaming.broker.consumer import GroupSource
 from streaming.broker.producer import TransactionalSink
 from streaming.broker.producer import _drop as drop
-from streaming.errors import CorruptInput, Fenced, PublishFailed
+from streaming.errors import CorruptInput, Fenced, PublishFailed, StreamingError
 from streaming.settings import Settings
+from tests.e2e.faults import wait_until
 from tests.integration.test_streaming_broker import (
     Silent,
     committed,
@@ -267,3 +270,62 @@ def test_a_standstill_beyond_the_transaction_timeout_is_survived(
     sink.close()
     assert published(settings) == [b"1", b"2"]
     assert committed(settings) == {0: 2}
+
+
+class Dying(Silent):
+    """Is killed while it gives partitions up: they are taken, and nobody calls for the next round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_dead = threading.Event()
+        self.is_over = threading.Event()
+
+    def on_revoked(self, partitions: Any) -> None:
+        self.is_dead.set()
+        self.is_over.wait(60)
+
+
+def test_partitions_given_up_by_a_member_that_died_are_seen_and_shared_out_again(
+    settings: Settings, topics: Topics
+) -> None:
+    """A hole in Kafka's protocol: static membership spares the rebalance that cooperation waits for."""
+    other = settings.model_copy(
+        update={"bridge": settings.bridge.model_copy(update={"instance_id": "other"})}
+    )
+    dying, end = Dying(), threading.Event()
+    sources = [GroupSource(one) for one in (settings, other, settings)]
+
+    def polling(source: GroupSource) -> None:
+        with contextlib.suppress(StreamingError):  # the dead one hears that it is out
+            while not end.is_set():
+                source.poll(50, 10)
+
+    threads = [threading.Thread(target=polling, args=(source,), daemon=True) for source in sources]
+
+    def go(place: int, listener: Silent) -> None:
+        sources[place].start(listener)
+        threads[place].start()
+        wait_until(lambda: bool(sources[place]._settled_as), 20, "not joined")
+
+    def read() -> int:
+        return sum(len(source._consumer.assignment()) for source in sources[1:])
+
+    guard = GroupGuard(settings, 4)
+    go(0, dying)
+    assert not guard.has_unread()
+    go(1, Silent())
+    wait_until(dying.is_dead.is_set, 20, "nothing was given up")
+    go(2, Silent())
+    time.sleep(3)
+    assert read() == 2  # else it is mended
+    assert guard.has_unread()
+    for source in sources[1:]:
+        source.rejoin()
+    wait_until(lambda: read() == 4, 20, "partitions are left to nobody")
+    wait_until(lambda: not guard.has_unread(), 5, "seen although it is over")
+    end.set()
+    dying.is_over.set()
+    for thread, source in zip(threads, sources, strict=True):
+        thread.join(20)
+        source.close()
+    guard.close()

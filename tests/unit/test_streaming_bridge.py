@@ -316,6 +316,13 @@ def test_readiness_follows_the_membership(rig: Rig, monkeypatch: pytest.MonkeyPa
     wait_until(lambda: rig.metrics.is_assigned, 5, "a member that nobody assigned anything is not ready")
 
 
+def test_partitions_that_nobody_reads_are_asked_for(rig: Rig) -> None:
+    rig.guard.is_unread = True
+    rig.start()
+    wait_until(lambda: rig.source.rejoins >= 1, 5, "nobody asked")
+    rig.guard.is_unread = False
+
+
 def test_outside_its_group_nothing_is_committed(rig: Rig) -> None:
     rig.source.is_joined = False
     feed(rig.broker, 20)

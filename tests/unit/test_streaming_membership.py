@@ -54,7 +54,7 @@ def coordinator(monkeypatch: pytest.MonkeyPatch) -> Coordinator:
 
 
 def test_looks_share_a_connection_until_one_fails(coordinator: Coordinator) -> None:
-    guard = GroupGuard(Settings())
+    guard = GroupGuard(Settings(), 4)
     coordinator.answers = ["ours", "theirs", None, kafka_errors.NodeNotReadyError(), "theirs"]
     assert [guard.is_taken(OURS) for _ in range(3)] == [False, True, False]
     assert (coordinator.opened, coordinator.closed) == (1, 0)
@@ -69,7 +69,7 @@ def test_looks_share_a_connection_until_one_fails(coordinator: Coordinator) -> N
 def test_a_broker_that_coordinates_no_more_is_not_asked_again(
     coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guard = GroupGuard(Settings())
+    guard = GroupGuard(Settings(), 4)
     refused = {"fraud-bridge": {"error": "NotCoordinatorError", "members": []}}
     with monkeypatch.context() as patch:
         patch.setattr(coordinator, "describe_groups", lambda groups: refused)
@@ -80,7 +80,7 @@ def test_a_broker_that_coordinates_no_more_is_not_asked_again(
 
 
 def test_a_bridge_leaves_as_the_member_that_it_was(coordinator: Coordinator) -> None:
-    guard = GroupGuard(Settings())
+    guard = GroupGuard(Settings(), 4)
     guard.leave("ours")
     guard.leave("")  # never joined: nothing of ours is there to be removed
     (removed,) = coordinator.removed
@@ -105,3 +105,39 @@ def test_the_look_outlives_what_nobody_foresaw_and_is_closed_at_the_end(
     wait_until(lambda: watch.is_taken, 5, "the look ended", 0.01)
     wait_until(lambda: guard.is_closed, 5, "the connection stays open", 0.01)
     watch.close()
+
+
+def described(state: str, *partitions: int) -> dict[str, Any]:
+    read = [{"topic": "transactions", "partitions": list(partitions)}]
+    members = [{"member_assignment": {"assigned_partitions": part}} for part in (read, [])]
+    return {"fraud-bridge": {"error": None, "group_state": state, "members": members}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (described("Stable", 0, 1), True),
+        (described("Stable", 0, 1, 2, 3), False),
+        (described("PreparingRebalance", 0, 1), False),
+        ({"fraud-bridge": {"error": "NotCoordinatorError", "members": []}}, False),
+    ],
+)
+def test_a_settled_group_that_leaves_a_partition_to_nobody_is_seen(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], expected: bool
+) -> None:
+    monkeypatch.setattr(coordinator, "describe_groups", lambda groups: answer)
+    assert GroupGuard(Settings(), 4).has_unread() is expected
+
+
+def test_partitions_are_asked_for_when_the_same_group_leaves_them_twice() -> None:
+    source, guard = FakeSource(FakeBroker()), FakeGuard()
+    watch = Watch(source, guard, Metrics(), 60, 60)
+    guard.is_unread = True
+    assert not watch._is_left_unread()  # perhaps between the two rounds of a rebalance
+    source._generation += 1
+    assert not watch._is_left_unread()
+    assert watch._is_left_unread()
+    source.is_joined = False
+    assert not watch._is_left_unread()
+    source.is_joined, guard.is_unread = True, False
+    assert not watch._is_left_unread()
