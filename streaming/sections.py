@@ -202,7 +202,8 @@ class BridgeSettings(Section):
         3.0,
         gt=0,
         le=600,
-        description="how often to make sure that no other process took the instance id, seconds",
+        description="how often to look at the group, seconds: has no other process the instance id, is every "
+        "partition read",
     )
 
     @model_validator(mode="after")
