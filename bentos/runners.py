@@ -14,10 +14,10 @@ import anyio.to_thread
 import bentoml
 import numpy as np
 
-from bentos.bento import RunnerService
+from bentos.bentoml_services import RunnerService
 from bentos.release import FEATURE_NAMES, find_release
+from bentos.rpc.codec import Rows, batched, unbatched
 from bentos.settings import load_settings
-from bentos.wire import Rows, batched, unbatched
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

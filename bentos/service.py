@@ -9,19 +9,19 @@ from typing import Any
 import bentoml
 import msgspec
 
-from bentos.batching import Batcher
-from bentos.bento import GatewayService, url_of
-from bentos.classifier import Classifier
-from bentos.decoding import Decoder
-from bentos.desk import Desk
-from bentos.explain import Explainer
-from bentos.hop import LocalRunner, RunnerClient, Scorer
+from bentos.bentoml_services import GatewayService, url_of
+from bentos.classify.batching import Batcher
+from bentos.classify.classifier import Classifier
+from bentos.classify.decoding import Decoder
+from bentos.classify.explainer import Explainer
+from bentos.classify.handler import Desk
+from bentos.gateway.openapi import PAGE, document
 from bentos.metrics import Metrics
-from bentos.openapi import PAGE, document
 from bentos.release import describe, find_release
+from bentos.rpc.client import LocalRunner, RunnerClient, Scorer
+from bentos.rpc.codec import api, on_shutdown, on_startup
 from bentos.runners import NeuralNetRunner, XGBoostRunner
 from bentos.settings import load_settings
-from bentos.wire import api, on_shutdown, on_startup
 
 Payload = Any
 """One JSON object or a list of them."""
@@ -57,7 +57,7 @@ class FraudDetection:
     async def classify(self, payload: Payload, /) -> Payload:
         """Decide one transaction, or each of a list.
 
-        For callers in this process; over HTTP `bentos.front_door` answers the same path.
+        For callers in this process; over HTTP `bentos.gateway.app` answers the same path.
         """
         answer = await self.desk.answer(msgspec.json.encode(payload))
         return msgspec.json.decode(answer.body)

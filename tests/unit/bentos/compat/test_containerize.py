@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from bentoml._internal.utils.filesystem import resolve_user_filepath
 
-from bentos.containerize import _bentoml_command, _inside_project, containerize_command
+from bentos.compat.containerize import _bentoml_command, _inside_project, containerize_command
 
 
 def test_bentoml_finds_the_command() -> None:
@@ -18,7 +18,7 @@ def test_bentoml_finds_the_command() -> None:
 
 
 def test_the_defect_is_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When this fails, BentoML has mended it: bentos/containerize.py and its entry point can go."""
+    """When this fails, BentoML has mended it: bentos/compat/containerize.py and its entry point can go."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "Dockerfile.template").touch()
     (tmp_path / "project").mkdir()

@@ -7,9 +7,9 @@ from time import perf_counter
 
 import msgspec
 
-from bentos.batching import Batcher
-from bentos.decoding import Decoder
-from bentos.explain import Explainer
+from bentos.classify.batching import Batcher
+from bentos.classify.decoding import Decoder
+from bentos.classify.explainer import Explainer
 
 _encode = msgspec.json.Encoder().encode
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bentos.decoding import MAX_NAMED, Decoder, pack_features
+from bentos.classify.decoding import MAX_NAMED, Decoder, pack_features
 from bentos.errors import ListTooLongError, MalformedError
 from bentos.release import FEATURE_NAMES
 from bentos.schemas import feature_range, transaction_model

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bentos.batching import Batcher
+from bentos.classify.batching import Batcher
 from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
 from bentos.settings import GatewaySettings
 

@@ -15,14 +15,15 @@ from _bentoml_sdk.service import Service  # type: ignore[import-untyped]
 from bentoml._internal.marshal.dispatcher import CorkDispatcher, Optimizer
 from bentoml.models import BentoModel
 
-from bentos import cork, metrics_folder
 from bentos.asgi import Application, Receive, Scope, Send
+from bentos.compat import metrics_dir as metrics_folder
+from bentos.compat import uvicorn_single_write as cork
 from bentos.errors import ReleaseError
-from bentos.front_door import FrontDoor, Gateway
-from bentos.hop import LocalScorer as Runner
-from bentos.openapi import document
+from bentos.gateway.app import FrontDoor, Gateway
+from bentos.gateway.openapi import document
 from bentos.release import find_release, hand_down
-from bentos.runner_door import RunnerDoor, freezing
+from bentos.rpc.client import LocalScorer as Runner
+from bentos.rpc.server import RunnerDoor, freezing
 from bentos.settings import RunnerSettings, Settings, TlsSettings, load_settings
 
 # Spans that nobody exports cost 1.7x the throughput.

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bentos.decoding import pack_features
+from bentos.classify.decoding import pack_features
 from bentos.errors import ScoringFailedError
-from bentos.hop import Scorer
 from bentos.metrics import Metrics
 from bentos.policy import RISK_LEVELS, Floats, Verdict, decide
 from bentos.release import Release
-from bentos.wire import Rows
+from bentos.rpc.client import Scorer
+from bentos.rpc.codec import Rows
 
 
 class PairScores(msgspec.Struct, gc=False):

@@ -9,7 +9,7 @@ import pytest
 
 from bentos.settings import DEFAULT_CONFIG, Settings, load_settings, read_settings
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 def test_the_file_holds_the_defaults() -> None:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bentos.bento import _ssl
+from bentos.bentoml_services import _ssl
 from bentos.errors import UnauthorizedError
-from bentos.security import Guard
+from bentos.gateway.auth import Guard
 from bentos.settings import SecuritySettings, TlsSettings
 
 KEYS = SecuritySettings(api_keys=("first-key", "second-key"))

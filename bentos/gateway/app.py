@@ -24,8 +24,7 @@ from bentos.asgi import (
     read_body,
     send_answer,
 )
-from bentos.body_clock import BodyClock
-from bentos.desk import Answer, Desk
+from bentos.classify.handler import Answer, Desk
 from bentos.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -37,8 +36,9 @@ from bentos.errors import (
     OverloadedError,
     RequestError,
 )
+from bentos.gateway.auth import Guard
+from bentos.gateway.body_timeout import BodyClock
 from bentos.metrics import Metrics
-from bentos.security import Guard
 from bentos.settings import Settings
 
 CLASSIFY = "/classify"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bentos.desk import Answer
+from bentos.classify.handler import Answer
 from bentos.errors import OverloadedError
-from bentos.front_door import FrontDoor
+from bentos.gateway.app import FrontDoor
 from bentos.metrics import Metrics
 from bentos.settings import Settings
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bentos.errors import RunnerUnavailableError, ScoringFailedError
-from bentos.hop import RunnerClient
+from bentos.rpc.client import RunnerClient
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ROW = bytes(120)

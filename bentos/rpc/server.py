@@ -14,8 +14,8 @@ import numpy as np
 from bentoml.exceptions import ServiceUnavailable
 
 from bentos.asgi import Application, Message, Receive, Scope, Send, read_body, send_answer
-from bentos.linger import Linger
-from bentos.wire import FLOAT32, MEDIA_TYPE, Rows, rows_of
+from bentos.compat.graceful_shutdown import Linger
+from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, Rows, rows_of
 
 BatchInfer = Callable[[str, tuple[Rows], dict[str, Any]], Awaitable[Rows]]
 HEADERS = [(b"content-type", MEDIA_TYPE.encode())]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bentos.decoding import pack_features
+from bentos.classify.decoding import pack_features
 from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
-from bentos.hop import Scorer
 from bentos.policy import Calibration, Floats
 from bentos.release import FEATURE_NAMES
+from bentos.rpc.client import Scorer
 from bentos.settings import ExplainSettings
 
 

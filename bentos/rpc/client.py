@@ -15,7 +15,7 @@ import httptools
 import numpy as np
 
 from bentos.errors import RunnerUnavailableError, ScoringFailedError
-from bentos.wire import FLOAT32, MEDIA_TYPE, Rows, rows_of
+from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, Rows, rows_of
 
 HTTP_OK, HTTP_UNAVAILABLE = 200, 503
 HEAD = b"POST %b HTTP/1.1\r\nHost: runner\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"

@@ -6,8 +6,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from bentos.decoding import Decoder
-from bentos.openapi import EXAMPLE_TRANSACTION, document
+from bentos.classify.decoding import Decoder
+from bentos.gateway.openapi import EXAMPLE_TRANSACTION, document
 from bentos.release import FEATURE_NAMES
 from bentos.schemas import feature_range
 from bentos.settings import Settings

@@ -1,0 +1,1 @@
+"""From the body of ``POST /classify`` to decisions."""

@@ -1,0 +1,1 @@
+"""Workarounds for BentoML and uvicorn: no business rules, each checks its own assumption."""

@@ -1,0 +1,1 @@
+"""What a caller meets: routing, limits, keys, errors and the OpenAPI page."""

@@ -1,0 +1,1 @@
+"""Calls between the gateway and the runners' processes."""
