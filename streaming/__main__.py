@@ -6,9 +6,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from streaming import logs
 from streaming.errors import StreamingError
-from streaming.sections import (
+from streaming.observability import logging as logs
+from streaming.settings.load import load_settings
+from streaming.settings.sections import (
     BackfillSettings,
     BridgeSettings,
     KafkaSettings,
@@ -18,7 +19,6 @@ from streaming.sections import (
     ServiceSettings,
     TopicSettings,
 )
-from streaming.settings import load_settings
 
 app = typer.Typer(
     name="streaming",
@@ -58,7 +58,7 @@ def bridge(  # noqa: PLR0913, PLR0917  # one parameter per flag
     metrics_port: Annotated[int | None, _option(MetricsSettings, "port", "--metrics-port")] = None,
 ) -> None:
     """Decide every transaction of a topic exactly once, until stopped."""
-    from streaming.run import run_bridge  # --help must not wait for Kafka
+    from streaming.commands.bridge import run_bridge  # --help must not wait for Kafka
 
     settings = load_settings(
         {
@@ -83,7 +83,7 @@ def replay(
     loop: Annotated[bool | None, _option(ReplaySettings, "loop", "--loop/--no-loop")] = None,
 ) -> None:
     """Send the transactions of a file to a topic."""
-    from streaming.run import run_replay
+    from streaming.commands.bridge import run_replay
 
     settings = load_settings(
         {
@@ -106,7 +106,7 @@ def redrive(
     dry_run: Annotated[bool | None, _option(RedriveSettings, "dry_run", "--dry-run/--no-dry-run")] = None,
 ) -> None:
     """Send dead letters back to their topic, each once."""
-    from streaming.rework import run_redrive
+    from streaming.commands.reprocess import run_redrive
 
     settings = load_settings(
         {
@@ -135,7 +135,7 @@ def backfill(  # noqa: PLR0913, PLR0917  # one parameter per flag
     report: Annotated[Path | None, _option(BackfillSettings, "report", "--report")] = None,
 ) -> None:
     """Decide a range of transactions again, to another topic, and tell which decisions changed."""
-    from streaming.rework import run_backfill
+    from streaming.commands.reprocess import run_backfill
 
     settings = load_settings(
         {

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NewType
 
-from streaming.batch import InputRecord, OutputRecord
+from streaming.records import InputRecord, OutputRecord
 
 # A snapshot of the consumer's membership: opaque here, the broker fences stale ones by it.
 Membership = NewType("Membership", object)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streaming.batch import InputRecord, OutputRecord, Verdict
-from streaming.client import Classifier
-from streaming.decision import read_answer
 from streaming.errors import BatchRejected, BrokerUnavailable, NotInGroup, RejectedItem
 from streaming.ports import Guard, Listener, Membership, Sink, Source
+from streaming.records import InputRecord, OutputRecord, Verdict
+from streaming.scoring.answer import read_answer
+from streaming.scoring.client import Classifier
 from tests.e2e.verifier import Seen
 from tests.scripted_service import classify
 

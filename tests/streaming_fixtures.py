@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import kafka  # noqa: F401
 
-from streaming.settings import Settings
+from streaming.settings.load import Settings
 
 _numbers = itertools.count(1)
 

@@ -14,8 +14,8 @@ from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, NewT
 from streaming.broker.connection import client_config, translated, until_reached
 from streaming.errors import BrokerRefused, BrokerUnavailable
 from streaming.ports import Guard, Membership
-from streaming.sections import KafkaSettings, TopicSettings
-from streaming.settings import Settings
+from streaming.settings.load import Settings
+from streaming.settings.sections import KafkaSettings, TopicSettings
 
 Answer = TypeVar("Answer")
 

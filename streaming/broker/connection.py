@@ -18,8 +18,8 @@ from streaming.errors import (
     SettingsError,
     StreamingError,
 )
-from streaming.sections import KafkaSettings
-from streaming.settings import read_secret
+from streaming.settings.load import read_secret
+from streaming.settings.sections import KafkaSettings
 
 Result = TypeVar("Result")
 

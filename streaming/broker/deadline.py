@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
-from streaming.workers import DaemonPool
+from streaming.daemon_pool import DaemonPool
 
 Result = TypeVar("Result")
 

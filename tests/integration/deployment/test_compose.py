@@ -191,7 +191,7 @@ def test_prometheus_scrapes_what_is_there() -> None:
 
 
 def test_variables_are_settings_of_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
-    from streaming.settings import load_settings
+    from streaming.settings.load import load_settings
 
     for name, value in (environment("bridge") | _secured("bridge")).items():
         monkeypatch.setenv(name, value)

@@ -13,7 +13,7 @@ import yaml
 from lightkube.models.core_v1 import Container, Service
 from pydantic import BaseModel, ConfigDict, Field
 
-from streaming.settings import Settings as StreamingSettings
+from streaming.settings.load import Settings as StreamingSettings
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "configs" / "kubernetes"
@@ -358,7 +358,7 @@ def test_bridge_never_scales_beyond_its_partitions() -> None:
 
 def test_bridge_is_known_by_its_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables of the manifests are settings of the bridge, so a misspelt one cannot hide."""
-    from streaming.settings import load_settings
+    from streaming.settings.load import load_settings
 
     container = dict(containers())["StatefulSet-bridge"]
     values = literals("bridge") | {

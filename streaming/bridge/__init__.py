@@ -1,0 +1,1 @@
+"""Consume, classify, publish, commit: the loop and its stages."""

@@ -1,0 +1,193 @@
+# ruff: noqa: ANN401  # kafka-python is untyped
+"""Reads a range of a topic without joining a group: for redrive, backfill and reports."""
+
+import contextlib
+import datetime
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.structs import ConsumerGroupMetadata
+
+from streaming.broker.connection import QUIET, client_config, translated, unread, until_reached
+from streaming.errors import BrokerUnavailable, SettingsError
+from streaming.ports import Membership
+from streaming.records import InputRecord
+from streaming.settings.sections import KafkaSettings
+
+# Nothing for so long, although the end is not reached.
+SILENCE_S = 60.0
+# A position is known but after a seek that a fetch has yet to make good.
+POSITION_MS = 1000
+
+Offsets = dict[int, int]
+"""Partition to offset."""
+
+
+class Reader:
+    """Reads topics from offset to offset, read_committed.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    group : str, optional
+        Whose committed offsets `committed` tells.
+    """
+
+    def __init__(self, settings: KafkaSettings, group: str | None = None) -> None:
+        self._timeout_s = settings.request_timeout_s
+        config = client_config(settings, "reader")
+        self._consumer: Any = until_reached(
+            lambda: KafkaConsumer(
+                **config,
+                **QUIET,
+                group_id=group,
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                allow_auto_create_topics=False,
+            ),
+            settings.connect_timeout_s,
+            settings.bootstrap_servers,
+        )
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(kafka_errors.KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=1000)
+
+    def resolve(self, topic: str, bound: str) -> Offsets:
+        """Return where a bound lies in each partition.
+
+        Parameters
+        ----------
+        topic : str
+        bound : str
+            ``earliest``, ``latest``, an offset (the same in each partition, cut to what is there),
+            or a time in ISO 8601 (UTC where it names no zone): the first record produced then or later.
+
+        Raises
+        ------
+        SettingsError
+            If the bound is none of these.
+        """
+        places = self._places(topic)
+        first = self._ask(self._consumer.beginning_offsets, places)
+        last = self._ask(self._consumer.end_offsets, places)
+        if bound == "earliest":
+            found = first
+        elif bound == "latest":
+            found = last
+        elif bound.isdecimal():
+            found = {place: min(max(int(bound), first[place]), last[place]) for place in places}
+        else:
+            moment_ms = _moment_ms(bound)
+            times = self._ask(self._consumer.offsets_for_times, dict.fromkeys(places, moment_ms))
+            found = {p: times[p].offset if times.get(p) else last[p] for p in places}
+        return {place.partition: offset for place, offset in found.items()}
+
+    def _places(self, topic: str) -> list[TopicPartition]:
+        partitions = _answered(lambda: self._consumer.partitions_for_topic(topic), f"Looking for {topic}")
+        if not partitions:
+            raise SettingsError(f"Topic {topic} does not exist.")
+        return [TopicPartition(topic, number) for number in sorted(partitions)]
+
+    def _ask(self, question: Any, about: Any) -> Any:
+        return _answered(lambda: question(about, timeout_ms=self._timeout_s * 1000), "Asking for offsets")
+
+    def committed(self, topic: str) -> Offsets:
+        """Return what the group has committed; partitions without a commit are left out."""
+        found = {place.partition: self._ask(self._consumer.committed, place) for place in self._places(topic)}
+        return {partition: offset for partition, offset in found.items() if offset is not None}
+
+    def read(
+        self, topic: str, starts: Mapping[int, int], ends: Mapping[int, int]
+    ) -> Iterator[list[InputRecord]]:
+        """Yield the records of a range, headers included, each partition in order.
+
+        Raises
+        ------
+        BrokerUnavailable
+            If nothing comes for a minute although the end is not reached.
+        BrokerError
+            If the broker refuses.
+        """
+        places = [TopicPartition(topic, number) for number in starts if starts[number] < ends.get(number, 0)]
+        if not places:
+            return
+        self._consumer.assign(places)
+        for place in places:
+            self._consumer.seek(place, starts[place.partition])
+        silent_since = time.monotonic()
+        while not all(self._has_read(place, ends[place.partition]) for place in places):
+            found = _if_it_answers(lambda: self._consumer.poll(timeout_ms=500), f"Reading {topic}") or {}
+            records = [
+                _record(one) for ones in found.values() for one in ones if one.offset < ends[one.partition]
+            ]
+            if records:
+                yield records
+            if found:
+                # What whoever reads did meanwhile, an hour of waiting for the service perhaps, is no silence.
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > SILENCE_S:
+                raise BrokerUnavailable(f"{topic} cannot be read to the end of the range: is the broker up?")
+
+    def _has_read(self, place: TopicPartition, end: int) -> bool:
+        position = _if_it_answers(
+            lambda: self._consumer.position(place, timeout_ms=POSITION_MS), f"Reading {place.topic}"
+        )
+        return position is not None and position >= end
+
+
+def _answered(question: Callable[[], Any], doing: str) -> Any:
+    try:
+        return question()
+    except kafka_errors.KafkaTimeoutError as error:
+        raise BrokerUnavailable(f"{doing}: the broker does not answer in time.") from error
+    except kafka_errors.KafkaError as error:
+        raise translated(error, doing) from error
+
+
+def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
+    # A broker that restarts is waited for: whoever asks counts the silence.
+    try:
+        return question()
+    except kafka_errors.KafkaError as error:
+        if getattr(error, "retriable", False):
+            return None
+        raise unread(error, doing) from error
+
+
+def _record(found: Any) -> InputRecord:
+    return InputRecord(
+        found.topic,
+        found.partition,
+        found.offset,
+        found.timestamp,
+        found.key,
+        found.value,
+        [(name, value or b"") for name, value in found.headers],
+    )
+
+
+def _moment_ms(text: str) -> int:
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return max(0, int(moment.timestamp() * 1000))  # Kafka's time begins in 1970
+    except (ValueError, OverflowError) as error:
+        message = f"{text!r} is no offset, no time like 2026-01-31T12:00:00 and neither earliest nor latest."
+        raise SettingsError(message) from error
+
+
+def alone_in(group: str) -> Membership:
+    """Return a membership to commit a group's offsets with that nobody consumes.
+
+    Nothing fences it but the transactional id of the sink.
+    """
+    return Membership(ConsumerGroupMetadata(group_id=group))

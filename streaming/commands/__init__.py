@@ -1,0 +1,1 @@
+"""What each command builds and runs; the only place that knows every part."""

@@ -1,0 +1,1 @@
+"""What a bridge tells about itself: metrics, health, logs."""

@@ -1,0 +1,1 @@
+"""Recorded transactions to a topic, at a rate."""

@@ -1,0 +1,1 @@
+"""Records a second time: dead letters back to their topic, a range decided again."""

@@ -1,0 +1,209 @@
+"""Decides a range of transactions again, to another topic, and tells which decisions changed."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from streaming.ports import Membership, Sink
+from streaming.records import Batch, InputRecord, Outcome, OutputRecord, Rejection, Verdict, split
+from streaming.scoring.answer import decision_record
+
+KIND = "decision"
+MAX_EXAMPLES = 20
+
+Source = tuple[int, int]
+"""Partition and offset of a transaction."""
+
+Place = tuple[str, int, int]
+"""Topic, partition and offset of a transaction."""
+
+
+class Earlier(msgspec.Struct, frozen=True, gc=False):
+    """A decision as it was."""
+
+    decision: str
+    release: str
+
+
+class _Origin(msgspec.Struct, gc=False):
+    topic: str
+    partition: int
+    offset: int
+
+
+class _Record(msgspec.Struct, gc=False):
+    decision: str
+    release: str
+    source: _Origin
+
+
+_read = msgspec.json.Decoder(_Record).decode
+
+
+def earlier_decisions(
+    records: Iterable[list[InputRecord]], topic: str, is_wanted: Callable[[Source], bool]
+) -> dict[Source, Earlier]:
+    """Collect decisions by the transaction they belong to.
+
+    Parameters
+    ----------
+    records : iterable of list of InputRecord
+        Records of a decisions topic.
+    topic : str
+        Input topic whose transactions count.
+    is_wanted : callable
+        Whether a transaction is in the range.
+    """
+    found = {}
+    for lot in records:
+        for record in lot:
+            try:
+                one = _read(record.value or b"")
+            except ValueError:
+                continue  # not written by a bridge
+            source = (one.source.partition, one.source.offset)
+            if one.source.topic == topic and is_wanted(source):
+                found[source] = Earlier(one.decision, one.release)
+    return found
+
+
+@dataclass
+class Comparison:
+    """What a backfill found; `changes` holds every change, `as_document` the first of them."""
+
+    decided: Counter[str] = field(default_factory=Counter)
+    undecidable: Counter[str] = field(default_factory=Counter)
+    releases: Counter[str] = field(default_factory=Counter)
+    earlier_releases: Counter[str] = field(default_factory=Counter)
+    unchanged: int = 0
+    without_earlier: int = 0
+    decided_before: int = 0
+    changes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, record: InputRecord, outcome: Outcome, earlier: Earlier | None) -> None:
+        """Take one transaction in."""
+        if isinstance(outcome, Rejection):
+            self.undecidable[f"{outcome.stage}: {outcome.reason}"] += 1
+            return
+        place = (record.topic, record.partition, record.offset)
+        self._count(place, Earlier(outcome.decision, outcome.release), earlier)
+
+    def add_before(self, place: Place, found: Earlier, earlier: Earlier | None) -> None:
+        """Take in a transaction that an interrupted run of the same backfill has decided."""
+        self.decided_before += 1
+        self._count(place, found, earlier)
+
+    def _count(self, place: Place, now: Earlier, earlier: Earlier | None) -> None:
+        self.decided[now.decision] += 1
+        self.releases[now.release] += 1
+        if earlier is None:
+            self.without_earlier += 1
+            return
+        self.earlier_releases[earlier.release] += 1
+        if earlier.decision == now.decision:
+            self.unchanged += 1
+            return
+        self.changes[earlier.decision, now.decision] += 1
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append(_example(place, earlier, now))
+
+    def as_document(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it."""
+        changes = [{"from": old, "to": new, "count": n} for (old, new), n in sorted(self.changes.items())]
+        return {
+            "decided": dict(self.decided),
+            "decided_before": self.decided_before,
+            "undecidable": dict(self.undecidable),
+            "releases": dict(self.releases),
+            "earlier_releases": dict(self.earlier_releases),
+            "unchanged": self.unchanged,
+            "changed": self.changes.total(),
+            "without_earlier_decision": self.without_earlier,
+            "changes": changes,
+            "examples": self.examples,
+        }
+
+    def as_json(self) -> str:
+        """Return `as_document` as text."""
+        return json.dumps(self.as_document(), indent=2)
+
+
+def _example(place: Place, earlier: Earlier, now: Earlier) -> dict[str, Any]:
+    topic, partition, offset = place
+    return {
+        "topic": topic,
+        "partition": partition,
+        "offset": offset,
+        "from": earlier.decision,
+        "to": now.decision,
+        "from_release": earlier.release,
+        "to_release": now.release,
+    }
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Limits of one request and one transaction."""
+
+    records: int
+    bytes: int
+
+
+def backfill(  # what it reads, decides, writes and compares with
+    records: Iterable[list[InputRecord]],
+    decide: Callable[[Batch], list[Outcome]],
+    sink: Sink,
+    membership: Membership,
+    earlier: dict[Source, Earlier],
+    sizes: Sizes,
+    report: Callable[[int], None] = lambda done: None,
+) -> Comparison:
+    """Decide transactions again.
+
+    Parameters
+    ----------
+    records : iterable of list of InputRecord
+    decide : callable
+    sink : Sink
+        Takes the decisions, and the progress in the same transaction.
+    membership : Membership
+    earlier : dict
+        From `earlier_decisions`.
+    sizes : Sizes
+    report : callable
+        Told the number done after each transaction.
+
+    Returns
+    -------
+    Comparison
+        Transactions that cannot be decided are counted in it and written nowhere: the bridge that
+        saw them first has made dead letters of them.
+    """
+    comparison = Comparison()
+    done = 0
+    for batch in _batches(records, sizes):
+        outcomes = list(zip(batch.records, decide(batch), strict=True))
+        sink.publish(list(_outputs(outcomes)), batch.next_offsets(), membership)
+        for record, outcome in outcomes:
+            comparison.add(record, outcome, earlier.get((record.partition, record.offset)))
+        done += len(batch)
+        report(done)
+    return comparison
+
+
+def _batches(records: Iterable[list[InputRecord]], sizes: Sizes) -> Iterator[Batch]:
+    for lot in records:
+        yield from split(lot, sizes.records, sizes.bytes)
+
+
+def _outputs(outcomes: Iterable[tuple[InputRecord, Outcome]]) -> Iterator[OutputRecord]:
+    at_ms = time.time_ns() // 1_000_000
+    for record, outcome in outcomes:
+        if isinstance(outcome, Verdict):
+            yield decision_record(record, outcome, at_ms)

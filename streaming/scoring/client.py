@@ -1,0 +1,247 @@
+"""Speaks HTTP with the scoring service, and sorts what comes back; the only file that imports httpx."""
+
+import email.utils
+import ssl
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import msgspec
+
+from streaming.errors import (
+    BatchRejected,
+    BatchTooLarge,
+    RejectedItem,
+    ServiceError,
+    ServiceRefused,
+    ServiceUnavailable,
+    SettingsError,
+)
+from streaming.records import Verdict
+from streaming.scoring.answer import read_answer
+from streaming.settings.load import read_secret
+from streaming.settings.sections import ServiceSettings
+
+# An answer is about 400 bytes a transaction; whatever sends more than this is no scoring service.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# Whoever asks whether the bridge is ready does not wait long either.
+READY_TIMEOUT_S = 2.0
+
+
+class Classifier(ABC):
+    """Decides transactions."""
+
+    @abstractmethod
+    def classify(self, transactions: Sequence[bytes], identities: Sequence[str | None]) -> list[Verdict]:
+        """Return one verdict for each transaction, in their order.
+
+        Parameters
+        ----------
+        transactions : sequence of bytes
+            JSON objects, checked by `inspection.inspect`.
+        identities : sequence of str or None
+            Their ``transaction_id``, None where there is none.
+
+        Raises
+        ------
+        ServiceUnavailable
+            Try again later.
+        ServiceRefused
+            Do not try again.
+        BatchRejected, BatchTooLarge
+            Try again with other items, or fewer.
+        """
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Return whether the service says that it is ready; never raises."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up the connections."""
+
+
+class HttpClassifier(Classifier):
+    """``POST /classify`` over kept-alive connections.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+    transport : httpx.BaseTransport, optional
+        Replaces the network in tests.
+
+    Raises
+    ------
+    SettingsError
+        If address, key or certificate authority cannot be used.
+    """
+
+    def __init__(self, settings: ServiceSettings, transport: httpx.BaseTransport | None = None) -> None:
+        self._settings = settings
+        self._address = _address(settings)
+        key = _key(settings)
+        self._client = httpx.Client(
+            headers={"content-type": "application/json", **({"x-api-key": key} if key else {})},
+            timeout=httpx.Timeout(settings.request_timeout_s, connect=settings.connect_timeout_s),
+            limits=httpx.Limits(max_connections=settings.concurrency + 1, keepalive_expiry=30.0),
+            verify=_trust(settings),
+            follow_redirects=False,
+            trust_env=False,  # a proxy for the internet must not see card data
+            transport=transport,
+        )
+
+    def classify(self, transactions: Sequence[bytes], identities: Sequence[str | None]) -> list[Verdict]:
+        """See `Classifier.classify`."""
+        status, headers, body = self._post(b"[" + b",".join(transactions) + b"]")
+        if status == 200:
+            return read_answer(body, identities)
+        raise _sorted_error(status, headers, body)
+
+    def _post(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        try:
+            with self._client.stream("POST", self._address, content=body) as response:
+                return response.status_code, response.headers, _read_body(response, deadline)
+        except httpx.TimeoutException as error:
+            raise ServiceUnavailable("The service did not answer in time.", "timeout") from error
+        except httpx.ConnectError as error:
+            raise ServiceUnavailable("The service cannot be reached.", "connect") from error
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise ServiceUnavailable(f"The answer broke off: {type(error).__name__}.", "transport") from error
+
+    def is_ready(self) -> bool:
+        """See `Classifier.is_ready`."""
+        try:
+            return self._client.get(self._address.join("/readyz"), timeout=READY_TIMEOUT_S).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def close(self) -> None:
+        """See `Classifier.close`."""
+        self._client.close()
+
+
+def _address(settings: ServiceSettings) -> httpx.URL:
+    try:
+        address = httpx.URL(settings.classify_url)
+    except httpx.InvalidURL as error:
+        raise SettingsError(f"service.classify_url is no address: {error}.") from error
+    if not address.host or (address.port is not None and not 0 < address.port <= 65_535):
+        raise SettingsError("service.classify_url is no address: it names no host, or no port that can be.")
+    return address
+
+
+def _key(settings: ServiceSettings) -> str | None:
+    key = read_secret(settings.api_key, settings.api_key_file, "service.api_key_file")
+    if key is not None and not (key.isascii() and key.isprintable()):
+        raise SettingsError("service.api_key cannot be sent: it holds more than printable ASCII characters.")
+    return key
+
+
+def _trust(settings: ServiceSettings) -> ssl.SSLContext:
+    if settings.ca_file is None:
+        return ssl.create_default_context()  # the system's; httpx would take a list of its own
+    try:
+        return ssl.create_default_context(cafile=str(settings.ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"service.ca_file cannot be read: {error}") from error
+
+
+def _read_body(response: httpx.Response, deadline: float) -> bytes:
+    # httpx limits the silence between two pieces, not the whole: a dripping service would hold us for ever.
+    pieces = []
+    size = 0
+    for piece in response.iter_bytes():
+        pieces.append(piece)
+        size += len(piece)
+        if time.monotonic() > deadline:
+            raise ServiceUnavailable("The service did not finish its answer in time.", "timeout")
+        if size > MAX_ANSWER_BYTES:
+            raise ServiceUnavailable("The answer is too large for decisions.", "answer")
+    return b"".join(pieces)
+
+
+def _sorted_error(status: int, headers: httpx.Headers, body: bytes) -> ServiceError:
+    if status in (400, 422):
+        return _rejected(status, body)
+    if status == 413:
+        return BatchTooLarge("The service refused the size of the request.")
+    if status in (408, 425, 429) or status >= 500:
+        wish = retry_after_s(headers.get("retry-after"))
+        return ServiceUnavailable(f"The service answered {status}.", str(status), wish)
+    if status == 401:
+        return ServiceRefused("The service answered 401: set service.api_key_file to a valid key.")
+    if status in (403, 404, 405):
+        return ServiceRefused(
+            f"The service answered {status}: check service.classify_url and the key's rights."
+        )
+    return ServiceRefused(
+        f"The service answered {status}, which POST /classify never does: check service.classify_url."
+    )
+
+
+class _Refusal(msgspec.Struct):
+    """What the contract promises as the body of a 400."""
+
+    error: str
+    detail: list[Any]
+
+
+_read_refusal = msgspec.json.Decoder(_Refusal).decode
+
+
+def _rejected(status: int, body: bytes) -> ServiceError:
+    try:
+        refusal = _read_refusal(body)
+    except ValueError:
+        # A proxy's page, or a server that could not even read the request: the transactions may be sound.
+        return ServiceRefused(
+            f"Something else than POST /classify answered {status}: check service.classify_url "
+            "and what stands before it."
+        )
+    first: dict[int, RejectedItem] = {}
+    for fault in refusal.detail:
+        item = _item(fault)
+        if item is not None:
+            first.setdefault(item.place, item)
+    return BatchRejected("The service refused items of the request.", tuple(first.values()))
+
+
+def _item(fault: Any) -> RejectedItem | None:  # noqa: ANN401  # whatever the list holds
+    if not isinstance(fault, dict) or not isinstance(fault.get("loc"), list):
+        return None
+    place = [part for part in fault["loc"] if part != "body"]
+    if not place or type(place[0]) is not int:
+        return None
+    field = ".".join(str(part) for part in place[1:]) or "item"
+    return RejectedItem(
+        place[0], str(fault.get("type", "invalid")), f"{field}: {fault.get('msg', 'invalid')}"
+    )
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Read a ``Retry-After`` header: seconds or a date; None where it says nothing usable.
+
+    Examples
+    --------
+    >>> retry_after_s("2")
+    2.0
+    >>> retry_after_s("soon") is None
+    True
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        return _seconds_until(value)
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+def _seconds_until(date: str) -> float | None:
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(date).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,333 @@
+"""Defects of kafka-python 3.0.12 that the bridge is built around, each shown first and then survived."""
+
+import contextlib
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
+from kafka.future import Future
+from kafka.net.compat import KafkaNetClient
+from kafka.protocol.producer import ProduceRequest
+from kafka.record.default_records import DefaultRecordBatch
+
+from streaming.broker.admin import GroupGuard, Topics, prepare_topics
+from streaming.broker.group_consumer import GroupSource
+from streaming.broker.transactional_producer import TransactionalSink
+from streaming.broker.transactional_producer import _drop as drop
+from streaming.errors import CorruptInput, Fenced, PublishFailed, StreamingError
+from streaming.settings.load import Settings
+from tests.e2e.faults import wait_until
+from tests.integration.test_streaming_broker import (
+    Silent,
+    committed,
+    feed,
+    make_sink,
+    poll_until,
+    publish,
+    published,
+)
+from tests.streaming_fixtures import MakeSettings
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("genuine_broker")]
+
+
+@pytest.fixture
+def settings(fresh_settings: MakeSettings) -> Settings:
+    # Short enough for batches to expire within the test.
+    return fresh_settings(
+        kafka={"request_timeout_s": 1.0},
+        bridge={"transaction_deadline_s": 3.0, "transaction_timeout_ms": 8000},
+    )
+
+
+@pytest.fixture
+def topics(settings: Settings) -> Topics:
+    patient = settings.kafka.model_copy(update={"request_timeout_s": 10.0})
+    return prepare_topics(settings.model_copy(update={"kafka": patient}))
+
+
+@pytest.fixture
+def sink(settings: Settings, topics: Topics) -> Iterator[TransactionalSink]:
+    sink = make_sink(settings, topics)
+    sink.start()
+    yield sink
+    sink.close()
+
+
+class Outage:
+    """Produce requests get lost on their way, and after the first the broker cannot be reached."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_on = False
+        self.lost = 0
+        send, ready = KafkaNetClient.send, KafkaNetClient.is_ready
+
+        def lose(client: Any, node: int, request: Any, **names: Any) -> Any:
+            if not self.is_on or not isinstance(request, ProduceRequest):
+                return send(client, node, request, **names)
+            self.lost += 1
+            return Future().failure(kafka_errors.KafkaConnectionError("lost"))
+
+        def is_ready(client: Any, *arguments: Any, **names: Any) -> bool:
+            return not (self.is_on and self.lost) and ready(client, *arguments, **names)
+
+        monkeypatch.setattr(KafkaNetClient, "send", lose)
+        monkeypatch.setattr(KafkaNetClient, "is_ready", is_ready)
+
+
+@pytest.fixture
+def outage(monkeypatch: pytest.MonkeyPatch) -> Outage:
+    return Outage(monkeypatch)
+
+
+def test_an_idempotent_producer_is_wedged_by_a_batch_that_expires_in_retry(
+    settings: Settings, topics: Topics, outage: Outage
+) -> None:
+    """The defect itself: should it be mended one day, this test says so."""
+    producer = KafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        transactional_id=f"{settings.bridge.group}.raw",
+        delivery_timeout_ms=1500,
+        request_timeout_ms=1000,
+        metrics_enabled=False,
+    )
+    producer.init_transactions()
+    producer.begin_transaction()
+
+    def send(value: bytes) -> object:
+        try:
+            return producer.send(settings.topics.output, value=value, partition=0).get(5)
+        except kafka_errors.KafkaError as error:
+            return type(error)
+
+    assert send(b"0")
+    outage.is_on = True
+    assert send(b"1") is kafka_errors.KafkaTimeoutError
+    assert outage.lost
+    outage.is_on = False
+    later = [send(b"2"), send(b"3")]
+    assert all(isinstance(one, type) for one in later), f"mended: {later}"
+    drop(producer)
+
+
+def test_the_bridge_replaces_a_producer_with_an_expired_batch(
+    sink: TransactionalSink, settings: Settings, outage: Outage
+) -> None:
+    publish(sink, settings, b"1", offset=1)
+    outage.is_on = True
+    with pytest.raises(PublishFailed):
+        publish(sink, settings, b"2", offset=2)
+    assert outage.lost
+    outage.is_on = False
+    sink.start()
+    publish(sink, settings, b"2", offset=2)
+    assert published(settings) == [b"1", b"2"]
+    assert committed(settings) == {0: 2}
+
+
+# Polls on after an error.
+SPIN = """
+consumer.assign([TopicPartition(sys.argv[2], 0)])
+try:
+    while True:
+        consumer.poll(timeout_ms=200)
+except Exception:
+    print("raised", flush=True)
+consumer.poll(timeout_ms=200)
+"""
+
+PICKY = """
+import sys
+from kafka import KafkaConsumer, TopicPartition
+from kafka.serializer import Deserializer
+
+class Picky(Deserializer):
+    def deserialize(self, topic, headers, value):
+        raise ValueError("no deserializer likes this")
+
+consumer = KafkaConsumer(
+    bootstrap_servers=sys.argv[1], auto_offset_reset="earliest", value_deserializer=Picky()
+)
+"""
+
+
+def assert_spins(setup: str, settings: Settings) -> None:
+    # In a process of its own: the call that never returns takes a whole core until it is killed.
+    command = [sys.executable, "-c", setup + SPIN, settings.kafka.bootstrap_servers, settings.topics.input]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as spinning:
+        assert spinning.stdout
+        assert spinning.stdout.readline() == "raised\n"
+        with pytest.raises(subprocess.TimeoutExpired):  # else it is mended
+            spinning.wait(2)
+        spinning.kill()
+
+
+def test_a_deserializer_that_fails_makes_poll_spin_and_raw_bytes_do_not(
+    settings: Settings, topics: Topics
+) -> None:
+    feed(settings, b"\xff", b"{}")
+    assert_spins(PICKY, settings)
+    source = GroupSource(settings)
+    source.start(Silent())
+    assert [record.value for record in poll_until(source, 2)] == [b"\xff", b"{}"]
+    source.close()
+
+
+DAMAGED = """
+import sys
+from kafka import KafkaConsumer, TopicPartition
+from kafka.record.default_records import DefaultRecordBatch
+
+DefaultRecordBatch.validate_crc = lambda batch: False
+consumer = KafkaConsumer(bootstrap_servers=sys.argv[1], auto_offset_reset="earliest")
+"""
+
+
+def test_a_wrong_checksum_makes_poll_spin_and_ends_the_bridge_with_its_place(
+    settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed(settings, b"{}")
+    assert_spins(DAMAGED, settings)
+    monkeypatch.setattr(DefaultRecordBatch, "validate_crc", lambda batch: False)
+    source = GroupSource(settings)
+    source.start(Silent())
+    with pytest.raises(CorruptInput, match=r"partition=0\) at offset 0 failed crc check.* start again"):
+        poll_until(source, 1)
+    source.close()
+
+
+def test_sends_have_no_bound_of_their_own(settings: Settings, topics: Topics, outage: Outage) -> None:
+    """Why the feed and the pipeline count what is on its way; their bounds have unit tests."""
+    producer = KafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        max_block_ms=1000,
+        delivery_timeout_ms=60_000,
+        metrics_enabled=False,
+    )
+    producer.send(settings.topics.input, value=b"x", partition=0).get(20)
+    outage.is_on, outage.lost = True, 1
+    futures = [
+        producer.send(settings.topics.input, value=b"x" * 200_000, partition=0) for _ in range(300)
+    ]  # 60 MB, where the Java client waits from 32 on
+    assert not any(future.is_done for future in futures)
+    drop(producer)
+
+
+def test_an_old_epoch_seen_by_a_send_alone_is_fencing_too(
+    sink: TransactionalSink, settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival = make_sink(settings, topics)
+    send, sends = KafkaProducer.send, itertools.count()
+
+    def interrupted(producer: Any, *arguments: Any, **names: Any) -> Any:
+        if next(sends) == 4:
+            # The partition belongs to the transaction already: only the send itself is left to see it.
+            producer.flush(5)
+            rival.start()
+        return send(producer, *arguments, **names)
+
+    monkeypatch.setattr(KafkaProducer, "send", interrupted)
+    with pytest.raises(Fenced) as caught:
+        publish(sink, settings, b"1", b"of", b"other", b"partitions", b"2")
+    monkeypatch.undo()
+    assert isinstance(caught.value.__cause__, kafka_errors.InvalidProducerEpochError)
+    publish(rival, settings, b"3", offset=3)
+    rival.close()
+    assert published(settings) == [b"3"]
+    assert committed(settings) == {0: 3}
+
+
+def test_a_standstill_beyond_the_transaction_timeout_is_survived(
+    fresh_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = fresh_settings(bridge={"transaction_deadline_s": 0.9, "transaction_timeout_ms": 1000})
+    # A process that stands still does not see its own deadlines pass either.
+    patient = settings.bridge.model_copy(update={"transaction_deadline_s": 60.0})
+    settings = settings.model_copy(update={"bridge": patient})
+    sink = make_sink(settings, prepare_topics(settings))
+    sink.start()
+    publish(sink, settings, b"1", offset=1)
+    commit = KafkaProducer.commit_transaction
+
+    def late(producer: Any) -> Any:
+        monkeypatch.undo()
+        time.sleep(13)  # the timeout, and the up to 10 s until the broker looks
+        return commit(producer)
+
+    monkeypatch.setattr(KafkaProducer, "commit_transaction", late)
+    with pytest.raises(PublishFailed) as caught:
+        publish(sink, settings, b"lost", offset=2)
+    assert isinstance(caught.value, Fenced), caught.value
+    sink.start()
+    publish(sink, settings, b"2", offset=2)
+    sink.close()
+    assert published(settings) == [b"1", b"2"]
+    assert committed(settings) == {0: 2}
+
+
+class Dying(Silent):
+    """Is killed while it gives partitions up: they are taken, and nobody calls for the next round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_dead = threading.Event()
+        self.is_over = threading.Event()
+
+    def on_revoked(self, partitions: Any) -> None:
+        self.is_dead.set()
+        self.is_over.wait(60)
+
+
+def test_partitions_given_up_by_a_member_that_died_are_seen_and_shared_out_again(
+    settings: Settings, topics: Topics
+) -> None:
+    """A hole in Kafka's protocol: static membership spares the rebalance that cooperation waits for."""
+    other = settings.model_copy(
+        update={"bridge": settings.bridge.model_copy(update={"instance_id": "other"})}
+    )
+    dying, end = Dying(), threading.Event()
+    sources = [GroupSource(one) for one in (settings, other, settings)]
+
+    def polling(source: GroupSource) -> None:
+        with contextlib.suppress(StreamingError):  # the dead one hears that it is out
+            while not end.is_set():
+                source.poll(50, 10)
+
+    threads = [threading.Thread(target=polling, args=(source,), daemon=True) for source in sources]
+
+    def go(place: int, listener: Silent) -> None:
+        sources[place].start(listener)
+        threads[place].start()
+        wait_until(lambda: bool(sources[place]._settled_as), 20, "not joined")
+
+    def read() -> int:
+        return sum(len(source._consumer.assignment()) for source in sources[1:])
+
+    guard = GroupGuard(settings, 4)
+    go(0, dying)
+    # The first round may come before the leader knows of the new topic, and share out nothing.
+    wait_until(lambda: len(sources[0]._consumer.assignment()) == 4, 20, "nothing was assigned")
+    assert not guard.has_unread()
+    go(1, Silent())
+    wait_until(dying.is_dead.is_set, 20, "nothing was given up")
+    go(2, Silent())
+    time.sleep(3)
+    assert read() == 2  # else it is mended
+    assert guard.has_unread()
+    for source in sources[1:]:
+        source.rejoin()
+    wait_until(lambda: read() == 4, 20, "partitions are left to nobody")
+    wait_until(lambda: not guard.has_unread(), 5, "seen although it is over")
+    end.set()
+    dying.is_over.set()
+    for thread, source in zip(threads, sources, strict=True):
+        thread.join(20)
+        source.close()
+    guard.close()

@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from streaming.bridge.publisher import Limits, Publisher
+from streaming.errors import NotInGroup
+from streaming.observability.metrics import Metrics
+from streaming.records import Batch, InputRecord, Outcome, Rejection, Verdict
+from tests.fakes import TOPIC, FakeBroker, FakeSink, FakeSource
+
+APPROVED = Verdict(b'{"transaction_id":"T","decision":"approve","release":"7"}', "approve", "7")
+REFUSED = Rejection("validate", "missing", "V1: required", 2)
+
+
+def publish(record: InputRecord, outcome: Outcome, limits: Limits | None = None) -> FakeBroker:
+    broker = FakeBroker()
+    publisher = Publisher(FakeSource(broker), FakeSink(broker), limits or Limits(10_000, 10_000), Metrics())
+    publisher([(Batch([record]), [outcome])])
+    return broker
+
+
+def record(key: bytes | None = b"k", value: bytes | None = b"{}") -> InputRecord:
+    return InputRecord(TOPIC, 1, 41, 0, key, value)
+
+
+def test_a_decision_keeps_its_key_and_names_its_source() -> None:
+    broker = publish(record(), APPROVED)
+    (output,) = broker.outputs
+    assert (output.kind, output.key, output.partition) == ("decision", b"k", 1)
+    found = json.loads(output.value)
+    assert found["source"] == {"topic": TOPIC, "partition": 1, "offset": 41}
+    assert found["decided_at_ms"] > 1.6e12
+    assert (found["decision"], found["release"], found["transaction_id"]) == ("approve", "7", "T")
+    assert broker.committed == {1: 42}
+
+
+def test_a_dead_letter_keeps_its_bytes_and_says_why() -> None:
+    (output,) = publish(record(b"\xff", b"\x00\xff{"), REFUSED).outputs
+    assert (output.kind, output.key, output.value) == ("dead_letter", b"\xff", b"\x00\xff{")
+    headers = {name: value.decode() for name, value in output.headers}
+    assert int(headers.pop("error.at_ms")) > 1.6e12
+    assert headers == {
+        "error.topic": TOPIC,
+        "error.partition": "1",
+        "error.offset": "41",
+        "error.stage": "validate",
+        "error.reason": "missing",
+        "error.message": "V1: required",
+        "error.attempts": "2",
+    }
+
+
+@pytest.mark.parametrize("key", [None, b"", b"k"])
+def test_a_tombstone_becomes_an_empty_value(key: bytes | None) -> None:
+    (output,) = publish(
+        record(key, None), Rejection("parse", "tombstone", "The record has no value.")
+    ).outputs
+    assert (output.key, output.value) == (key, b"")
+
+
+def test_a_dead_letter_above_the_topics_limit_goes_without_its_bytes() -> None:
+    (output,) = publish(record(value=b"x" * 10_000), REFUSED, Limits(10_000, 10_000)).outputs
+    assert (output.key, output.value) == (None, b"")
+    assert dict(output.headers)["error.omitted"] == b"key,value"
+    assert dict(output.headers)["error.offset"] == b"41"
+
+
+def test_a_decision_above_the_topics_limit_is_a_dead_letter() -> None:
+    (output,) = publish(record(key=b"k" * 10_000), APPROVED, Limits(10_000, 20_000)).outputs
+    assert output.kind == "dead_letter"
+    assert output.key == b"k" * 10_000
+    assert dict(output.headers)["error.reason"] == b"decision_too_large"
+
+
+def test_long_messages_are_cut() -> None:
+    (output,) = publish(record(), Rejection("classify", "x", "é" * 10_000)).outputs
+    assert len(dict(output.headers)["error.message"].decode()) == 500
+
+
+def test_outside_the_group_nothing_is_published() -> None:
+    broker = FakeBroker()
+    source = FakeSource(broker)
+    source.is_joined = False
+    publisher = Publisher(source, FakeSink(broker), Limits(10_000, 10_000), Metrics())
+    with pytest.raises(NotInGroup):
+        publisher([(Batch([record()]), [APPROVED])])
+    assert not broker.outputs

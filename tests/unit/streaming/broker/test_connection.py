@@ -1,0 +1,212 @@
+"""What kafka-python is told, and what its errors mean."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+from kafka import errors as kafka_errors
+
+from streaming.broker import connection, consumer, feed, producer
+from streaming.broker.admin import Topic
+from streaming.broker.connection import client_config, translated, until_reached
+from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
+from streaming.broker.group_consumer import GroupSource
+from streaming.broker.idempotent_producer import Feed
+from streaming.broker.transactional_producer import TransactionalSink
+from streaming.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    Fenced,
+    MessageTooLarge,
+    PublishFailed,
+    SettingsError,
+    StreamingError,
+)
+from streaming.settings.load import Settings
+from streaming.settings.sections import KafkaSettings
+from tests.integration.test_streaming_broker import Silent
+
+
+def test_tls_and_sasl_are_passed_through(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("hush\n")
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (tmp_path / name).touch()
+    settings = KafkaSettings(
+        bootstrap_servers="one:1, two:2",
+        security_protocol="SASL_SSL",
+        ssl_cafile=tmp_path / "ca.pem",
+        ssl_certfile=tmp_path / "cert.pem",
+        ssl_keyfile=tmp_path / "key.pem",
+        ssl_password_file=tmp_path / "password",
+        ssl_check_hostname=False,
+        sasl_mechanism="SCRAM-SHA-512",
+        sasl_username="bridge",
+        sasl_password_file=tmp_path / "password",
+    )
+    config = client_config(settings, "me")
+    assert config["bootstrap_servers"] == ["one:1", "two:2"]
+    assert config["ssl_cafile"] == str(tmp_path / "ca.pem")
+    assert config["ssl_certfile"] == str(tmp_path / "cert.pem")
+    assert config["ssl_keyfile"] == str(tmp_path / "key.pem")
+    assert config["ssl_password"] == "hush"
+    assert config["ssl_check_hostname"] is False
+    assert config["sasl_mechanism"] == "SCRAM-SHA-512"
+    assert (config["sasl_plain_username"], config["sasl_plain_password"]) == ("bridge", "hush")
+    assert set(config) <= set(KafkaProducer.DEFAULT_CONFIG)
+    assert set(config) <= set(KafkaConsumer.DEFAULT_CONFIG)
+
+
+def test_a_certificate_that_is_missing_is_a_wrong_setting(tmp_path: Path) -> None:
+    settings = KafkaSettings(security_protocol="SSL", ssl_cafile=tmp_path / "none.pem")
+    with pytest.raises(SettingsError, match=r"kafka\.ssl_cafile"):
+        client_config(settings, "me")
+
+
+def test_plain_connections_are_told_nothing_of_it() -> None:
+    assert not [key for key in client_config(KafkaSettings(), "me") if key.startswith(("ssl_", "sasl_"))]
+
+
+class Recorder:
+    """Takes the place of a client and remembers its configuration."""
+
+    def __init__(self, **config: Any) -> None:
+        self.config = config
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: self.calls.append(name)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
+    made: list[Recorder] = []
+
+    def make(**config: Any) -> Recorder:
+        made.append(Recorder(**config))
+        return made[-1]
+
+    monkeypatch.setattr(consumer, "KafkaConsumer", make)
+    monkeypatch.setattr(producer, "KafkaProducer", make)
+    monkeypatch.setattr(feed, "KafkaProducer", make)
+    return made
+
+
+def test_every_client_comes_back_soon_after_the_broker_and_measures_nothing(made: list[Recorder]) -> None:
+    settings = Settings()
+    GroupSource(settings).start(Silent())
+    TransactionalSink(settings, "id", "in", {"decision": Topic("out", 4)}).start()
+    Feed(settings.kafka, 10)
+    assert len(made) == 3
+    for client in made:
+        assert client.config["reconnect_backoff_max_ms"] <= 1000
+        assert client.config["metrics_enabled"] is False
+        assert client.config["allow_auto_create_topics"] is False
+
+
+def test_the_consumer_waits_for_open_transactions_and_shares_nothing(made: list[Recorder]) -> None:
+    GroupSource(Settings()).start(Silent())
+    config = made[0].config
+    assert config["isolation_level"] == "read_committed"
+    assert config["enable_auto_commit"] is False
+    assert config["group_instance_id"] == "bridge-0"
+    assert "value_deserializer" not in config
+    assert config["heartbeat_interval_ms"] < config["session_timeout_ms"] / 3
+
+
+def test_the_producer_is_transactional_and_impatient(made: list[Recorder]) -> None:
+    TransactionalSink(Settings(), "group.id", "in", {"decision": Topic("out", 4)}).start()
+    config = made[0].config
+    assert config["transactional_id"] == "group.id"
+    assert config["retry_backoff_ms"] == 2
+    assert made[0].calls[0] == "init_transactions"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (kafka_errors.ProducerFencedError(), Fenced),
+        (kafka_errors.InvalidProducerEpochError(), Fenced),
+        (kafka_errors.FencedInstanceIdError(), Fenced),
+        (kafka_errors.KafkaError("Cannot send", kafka_errors.ProducerFencedError()), Fenced),
+        (kafka_errors.KafkaError("Cannot send", kafka_errors.InvalidProducerEpochError), Fenced),
+        (kafka_errors.MessageSizeTooLargeError(), MessageTooLarge),
+        (kafka_errors.TopicAuthorizationFailedError(), BrokerRefused),
+        (kafka_errors.SaslAuthenticationFailedError(), BrokerRefused),
+        (kafka_errors.UnsupportedVersionError(), BrokerRefused),
+        (kafka_errors.KafkaTimeoutError("x"), PublishFailed),
+        (kafka_errors.KafkaError("Invalid transition"), PublishFailed),
+        (kafka_errors.CorruptRecordError(), PublishFailed),
+        (RuntimeError("x"), PublishFailed),
+    ],
+)
+def test_errors_say_what_to_do(error: Exception, kind: type[StreamingError]) -> None:
+    assert type(translated(error, "Publishing")) is kind
+
+
+@pytest.mark.parametrize("rights", [(), ("WRITE",), ("DESCRIBE", "WRITE", "READ")])
+def test_rights_are_missed_only_where_the_broker_tells_them(rights: tuple[str, ...]) -> None:
+    Topic("t", 4, frozenset(rights)).require("WRITE")
+
+
+def test_a_missing_right_is_named() -> None:
+    with pytest.raises(BrokerRefused, match="grant WRITE on it"):
+        Topic("t", 4, frozenset({"READ", "DESCRIBE"})).require("WRITE")
+
+
+def test_an_error_keeps_its_cause_in_sight() -> None:
+    try:
+        raise kafka_errors.KafkaError("wrapped") from kafka_errors.ProducerFencedError()
+    except kafka_errors.KafkaError as error:
+        assert type(translated(error, "Publishing")) is Fenced
+
+
+def test_reaching_the_broker_is_tried_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection.time, "sleep", lambda seconds: None)
+    faults: list[Exception] = [kafka_errors.KafkaTimeoutError("x"), kafka_errors.KafkaConnectionError("y")]
+
+    def attempt() -> str:
+        if faults:
+            raise faults.pop()
+        return "there"
+
+    assert until_reached(attempt, 10, "host:1") == "there"
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    def attempt() -> None:
+        raise kafka_errors.SaslAuthenticationFailedError
+
+    with pytest.raises(BrokerRefused, match="host:1"):
+        until_reached(attempt, 10, "host:1")
+
+
+def test_a_silent_broker_is_given_up() -> None:
+    def attempt() -> None:
+        raise kafka_errors.KafkaTimeoutError("x")
+
+    with pytest.raises(BrokerUnavailable, match="host:1"):
+        until_reached(attempt, 0.0, "host:1")
+
+
+def test_a_call_that_hangs_is_left_behind() -> None:
+    thread = DeadlineThread("test")
+    assert thread.call(lambda: 7, 5) == 7
+    begun = time.monotonic()
+    with pytest.raises(DeadlinePassedError):
+        thread.call(lambda: time.sleep(1), 0.05)
+    assert time.monotonic() - begun < 0.9
+    with pytest.raises(DeadlinePassedError, match="earlier"):
+        thread.call(lambda: 7, 5)
+
+
+def test_a_call_that_times_out_by_itself_is_no_missed_deadline() -> None:
+    def call() -> None:
+        raise TimeoutError("its own")
+
+    thread = DeadlineThread("test")
+    with pytest.raises(TimeoutError, match="its own"):
+        thread.call(call, 5)
+    assert thread.call(lambda: 7, 5) == 7
+    thread.end()

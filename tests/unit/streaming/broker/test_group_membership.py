@@ -1,0 +1,143 @@
+"""Who holds the instance id: the look that is taken every few seconds, and the end of the membership."""
+
+import threading
+from typing import Any
+
+import pytest
+from kafka import errors as kafka_errors
+from kafka.structs import ConsumerGroupMetadata
+
+from streaming.bridge.group_monitor import Watch
+from streaming.broker import admin
+from streaming.broker.admin import GroupGuard
+from streaming.observability.metrics import Metrics
+from streaming.ports import Membership
+from streaming.settings.load import Settings
+from tests.e2e.faults import wait_until
+from tests.fakes import FakeBroker, FakeGuard, FakeSource
+
+OURS = Membership(ConsumerGroupMetadata(group_id="fraud-bridge", generation_id=3, member_id="ours"))
+
+
+class Coordinator:
+    """Stands in for the admin client; answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.opened = 0
+        self.closed = 0
+        self.removed: list[Any] = []
+
+    def __call__(self, **_: Any) -> "Coordinator":
+        self.opened += 1
+        return self
+
+    def describe_groups(self, groups: list[str]) -> dict[str, Any]:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        members = [{"group_instance_id": "bridge-0", "member_id": answer}] if answer else []
+        return {groups[0]: {"error": None, "members": members}}
+
+    def remove_group_members(self, group: str, members: list[Any]) -> None:
+        self.removed += members
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def coordinator(monkeypatch: pytest.MonkeyPatch) -> Coordinator:
+    coordinator = Coordinator()
+    monkeypatch.setattr(admin, "KafkaAdminClient", coordinator)
+    return coordinator
+
+
+def test_looks_share_a_connection_until_one_fails(coordinator: Coordinator) -> None:
+    guard = GroupGuard(Settings(), 4)
+    coordinator.answers = ["ours", "theirs", None, kafka_errors.NodeNotReadyError(), "theirs"]
+    assert [guard.is_taken(OURS) for _ in range(3)] == [False, True, False]
+    assert (coordinator.opened, coordinator.closed) == (1, 0)
+    assert not guard.is_taken(OURS)
+    assert guard.is_taken(OURS)
+    assert (coordinator.opened, coordinator.closed) == (2, 1)
+    guard.close()
+    guard.close()
+    assert coordinator.closed == 2
+
+
+def test_a_broker_that_coordinates_no_more_is_not_asked_again(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = GroupGuard(Settings(), 4)
+    refused = {"fraud-bridge": {"error": "NotCoordinatorError", "members": []}}
+    with monkeypatch.context() as patch:
+        patch.setattr(coordinator, "describe_groups", lambda groups: refused)
+        assert not guard.is_taken(OURS)
+    coordinator.answers = ["theirs"]
+    assert guard.is_taken(OURS)
+    assert coordinator.opened == 2
+
+
+def test_a_bridge_leaves_as_the_member_that_it_was(coordinator: Coordinator) -> None:
+    guard = GroupGuard(Settings(), 4)
+    guard.leave("ours")
+    guard.leave("")  # never joined: nothing of ours is there to be removed
+    (removed,) = coordinator.removed
+    assert (removed.group_instance_id, removed.member_id) == ("bridge-0", "ours")
+
+
+def test_the_look_outlives_what_nobody_foresaw_and_is_closed_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, guard = FakeSource(FakeBroker()), FakeGuard()
+    asked = threading.Event()
+
+    def stumble(membership: Membership) -> bool:
+        if asked.is_set():
+            return True
+        asked.set()
+        raise TypeError("nobody foresaw this")
+
+    monkeypatch.setattr(guard, "is_taken", stumble)
+    watch = Watch(source, guard, Metrics(), 0.01, 60)
+    watch.start()
+    wait_until(lambda: watch.is_taken, 5, "the look ended", 0.01)
+    wait_until(lambda: guard.is_closed, 5, "the connection stays open", 0.01)
+    watch.close()
+
+
+def described(state: str, *partitions: int) -> dict[str, Any]:
+    read = [{"topic": "transactions", "partitions": list(partitions)}]
+    members = [{"member_assignment": {"assigned_partitions": part}} for part in (read, [])]
+    return {"fraud-bridge": {"error": None, "group_state": state, "members": members}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (described("Stable", 0, 1), True),
+        (described("Stable", 0, 1, 2, 3), False),
+        (described("PreparingRebalance", 0, 1), False),
+        ({"fraud-bridge": {"error": "NotCoordinatorError", "members": []}}, False),
+    ],
+)
+def test_a_settled_group_that_leaves_a_partition_to_nobody_is_seen(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], expected: bool
+) -> None:
+    monkeypatch.setattr(coordinator, "describe_groups", lambda groups: answer)
+    assert GroupGuard(Settings(), 4).has_unread() is expected
+
+
+def test_partitions_are_asked_for_when_the_same_group_leaves_them_twice() -> None:
+    source, guard = FakeSource(FakeBroker()), FakeGuard()
+    watch = Watch(source, guard, Metrics(), 60, 60)
+    guard.is_unread = True
+    assert not watch._is_left_unread()  # perhaps between the two rounds of a rebalance
+    source._generation += 1
+    assert not watch._is_left_unread()
+    assert watch._is_left_unread()
+    source.is_joined = False
+    assert not watch._is_left_unread()
+    source.is_joined, guard.is_unread = True, False
+    assert not watch._is_left_unread()
