@@ -40,14 +40,14 @@ from benchmarks.quality_report import (
     save,
     targets,
 )
-from training.data import Split, Transactions, split_random, split_temporal
-from training.evaluate import Judged, Rows, measure
-from training.fit import Part
-from training.screen import Screen
+from training.console import Screen
+from training.data.source import read_data, weighted
+from training.data.transactions import Split, Transactions, split_random, split_temporal
+from training.evaluation.metrics import Judged, Rows, measure
+from training.models.network_fit import Part
+from training.models.training import Fitted, criteria, part
+from training.models.training import fit as fit_pair
 from training.settings import Settings, load_settings
-from training.source import read_data, weighted
-from training.train import Fitted, criteria, part
-from training.train import fit as fit_pair
 
 PARTS = {"validation_fraction": 0.15, "test_fraction": 0.15}  # 74 of the subset's 492 frauds are tested
 SIMULATED_ROWS = 285_000
@@ -162,8 +162,8 @@ def load(settings: Settings) -> Transactions:
     """Return the file's transactions, else simulated ones, thinned like the subset so that it ends soon."""
     if settings.data is not None:
         return read_data(settings, Screen(Console(stderr=True)))
-    from training.data import from_frame
-    from training.simulate import simulate
+    from training.data.simulate import simulate
+    from training.data.transactions import from_frame
 
     frauds, genuine = 492, 18_809
     frame = simulate(frauds + genuine, settings.seed, prevalence=frauds / (frauds + genuine))
@@ -217,8 +217,8 @@ def compare_speed(console: Console, settings: Settings, rounds: int, command: st
     """
     import torch
 
-    from training.data import from_frame
-    from training.simulate import simulate
+    from training.data.simulate import simulate
+    from training.data.transactions import from_frame
 
     data = from_frame(simulate(SIMULATED_ROWS, settings.seed), "simulated transactions")
     split = split_random(data, seed=settings.seed, **PARTS)

@@ -22,6 +22,6 @@ def make_transaction(**changes: object) -> dict[str, object]:
 
 def make_frame(rows: int = 2_000, seed: int = 0, prevalence: float = 0.05) -> "pd.DataFrame":
     """Return invented transactions with enough frauds to split and fit, in order of Time."""
-    from training.simulate import simulate
+    from training.data.simulate import simulate
 
     return simulate(rows, seed, prevalence=prevalence)

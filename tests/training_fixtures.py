@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from training.data import Transactions, from_frame
-from training.registry import Registry
-from training.screen import Screen
+from training.console import Screen
+from training.data.simulate import simulate
+from training.data.transactions import Transactions, from_frame
+from training.registry.releases import Registry
 from training.settings import Settings
-from training.simulate import simulate
 
 SMALL = {
     "threads": 1,
@@ -59,7 +59,7 @@ def few_transactions() -> Transactions:
 @pytest.fixture(scope="session")
 def small_training(few_transactions: Transactions):
     """Return one training of small models; read only."""
-    from training.train import train
+    from training.models.training import train
 
     return train(few_transactions, small_settings(), silent())
 
@@ -83,7 +83,7 @@ def registry(empty_database: Path, tmp_path: Path) -> Iterator[Registry]:
 @pytest.fixture(scope="session")
 def published(empty_database: Path, small_training, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with `mlflow.db` where the small training is release 1, not promoted; read only."""
-    from training.publish import publish
+    from training.registry.record import publish
 
     folder = tmp_path_factory.mktemp("published")
     shutil.copy(empty_database, folder / "mlflow.db")
@@ -111,7 +111,7 @@ def use_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def copy_release(registry: Registry, times: int = 1) -> list[str]:
     """Register the files of release 1 again and return the numbers of the new releases."""
-    from training.registry import NETWORK, RELEASE, TREES
+    from training.registry.releases import NETWORK, RELEASE, TREES
 
     first = registry.release("1")
     numbers = []

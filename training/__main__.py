@@ -169,9 +169,9 @@ def simulate(
     ] = None,
 ) -> None:
     """Write invented transactions with the statistics of the real set."""
-    from training.files import SUFFIXES, write_frame
+    from training.data.files import SUFFIXES, write_frame
+    from training.data.simulate import simulate as invent
     from training.settings import load_settings, required
-    from training.simulate import simulate as invent
 
     wanted = load_settings(_given(simulate=_given(rows=rows, output=output, seed=seed))).simulate
     path = required(wanted.output, "--output")
@@ -186,8 +186,8 @@ def simulate(
 @app.command()
 def fetch() -> None:
     """Keep the public copy of the ULB set in data/, where `train` finds it."""
-    from training.fetch import fetch as fetch_copy
-    from training.source import DATA_FOLDER
+    from training.data.openml import fetch as fetch_copy
+    from training.data.source import DATA_FOLDER
 
     path = fetch_copy(DATA_FOLDER, console=out)
     out.print(f"the public copy of the ULB set: {path}", soft_wrap=True)

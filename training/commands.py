@@ -13,22 +13,22 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from training.console import Screen
 from training.errors import DataError, GateRefusedError, UsageError
-from training.registry import Registry, Release
-from training.screen import Screen
+from training.registry.bento_store import Pair, import_release
+from training.registry.releases import Registry, Release
 from training.settings import Settings, load_settings, required
-from training.store import Pair, import_release
 
 if TYPE_CHECKING:
-    from training.data import Transactions
-    from training.gate import Verdict
-    from training.judging import Contender
-    from training.train import Training
+    from training.data.transactions import Transactions
+    from training.evaluation.gate import Verdict
+    from training.models.training import Training
+    from training.registry.promotion_check import Contender
 
 
 def train_command(overrides: Mapping[str, Any], out: Console) -> None:
     """Fit, record, judge, promote and import."""
-    from training.source import read_data, write_held_out
+    from training.data.source import read_data, write_held_out
 
     settings = load_settings(overrides)
     screen = Screen(out)
@@ -64,9 +64,9 @@ def _train(
     champion: Release | None,
     screen: Screen,
 ) -> None:
-    from training.judging import fresh_contender
-    from training.publish import publish
-    from training.train import train
+    from training.models.training import train
+    from training.registry.promotion_check import fresh_contender
+    from training.registry.record import publish
 
     training = train(data, settings, screen)
     with screen.step("Record in MLflow") as report:
@@ -85,7 +85,7 @@ def _train(
 
 
 def _ask_gate(registry: Registry, contender: Contender, champion: Release | None, screen: Screen) -> Verdict:
-    from training.judging import ask_gate
+    from training.registry.promotion_check import ask_gate
 
     with screen.step("Ask the gate") as report:
         verdict = ask_gate(registry, contender, champion)
@@ -95,7 +95,7 @@ def _ask_gate(registry: Registry, contender: Contender, champion: Release | None
 
 
 def _is_unchanged(champion: Release, data: Transactions, settings: Settings) -> bool:
-    from training.identity import recipe_key
+    from training.registry.recipe import recipe_key
 
     return champion.fingerprint == data.fingerprint and champion.tags.get("recipe") == recipe_key(settings)
 
@@ -108,7 +108,7 @@ def _import(registry: Registry, release: Release, screen: Screen) -> Pair:
 
 
 def _print_figures(training: Training, out: Console) -> None:
-    from training.card import MODELS, SHOWN, figure_text, metric_name
+    from training.reporting.model_card import MODELS, SHOWN, figure_text, metric_name
 
     confidence = training.settings.evaluation.confidence
     title = f"Test part of {training.data.name}, {confidence:.0%} intervals"
@@ -125,8 +125,8 @@ def _print_figures(training: Training, out: Console) -> None:
 
 def score_command(overrides: Mapping[str, Any], out: Console) -> None:
     """Score a file with the champion."""
-    from training.data import count_rows
-    from training.score import Scorer, score_file
+    from training.data.transactions import count_rows
+    from training.scoring.scorer import Scorer, score_file
 
     settings = load_settings(overrides)
     data, output = required(settings.score.data, "--data"), required(settings.score.output, "--output")
@@ -182,7 +182,7 @@ def _is_passed(
     screen: Screen,
 ) -> bool:
     """Return whether the gate lets a release pass; raise GateRefusedError where it does not and must."""
-    from training.judging import read_contender, stale
+    from training.registry.promotion_check import read_contender, stale
 
     number, why_not = release.number, stale(release, champion)
     force = settings.gate.force

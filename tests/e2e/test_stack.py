@@ -20,7 +20,7 @@ from demo.ports import choose_port
 from tests.conftest import ROOT, home_variables
 from tests.e2e import engine
 from tests.e2e.engine import Stack, docker, say, wait_until
-from tests.integration.test_deployment_prometheus import VARIABLES, expressions
+from tests.integration.deployment.test_prometheus import VARIABLES, expressions
 
 # kafka-python reads its schemas with a function that Python 3.11 deprecates.
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(2400)]

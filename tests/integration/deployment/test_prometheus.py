@@ -22,7 +22,7 @@ from demo.brokers import Broker
 from demo.ports import choose_port
 from tests.conftest import ROOT
 from tests.e2e.faults import World, wait_until
-from tests.unit.test_serving_front_door import Door
+from tests.unit.bentos.gateway.test_app import Door
 
 PROMETHEUS = ROOT / "configs" / "prometheus"
 DASHBOARDS = sorted((ROOT / "configs" / "grafana" / "dashboards").glob("*.json"))

@@ -3,7 +3,7 @@
 import re
 
 from tests.conftest import ROOT
-from tests.integration.test_deployment_kubernetes import FOLDER, containers
+from tests.integration.deployment.test_kubernetes import FOLDER, containers
 
 
 def test_sizing_rests_on_what_the_readme_measured() -> None:

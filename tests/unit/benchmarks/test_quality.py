@@ -10,7 +10,7 @@ from benchmarks.original import fit_original_network, fit_original_trees, origin
 from benchmarks.quality import hindsight, load
 from benchmarks.quality_report import MIN_PRECISION, ORIGINALS, OURS, SHORT, Outcome, differences, targets
 from tests.training_fixtures import small_settings
-from training.evaluate import Rows
+from training.evaluation.metrics import Rows
 
 REVIEW_COST = 1.5
 

@@ -70,7 +70,7 @@ def test_every_reason_and_status_begins_at_zero() -> None:
 def test_no_reason_is_forgotten() -> None:
     given = {
         reason
-        for path in SOURCES.glob("*.py")
+        for path in SOURCES.rglob("*.py")
         for reason in re.findall(r'(?:reason(?:: str)? ?= ?|refused\()"(\w+)"', path.read_text())
     }
     assert given - set(REASONS) == {"malformed", "unavailable"}  # of base classes that nobody raises

@@ -11,7 +11,7 @@ import pytest
 from streaming.records import OutputRecord
 from tests.e2e.verifier import Report, Seen, verify
 from tests.fakes import FakeBroker, FakeSink
-from tests.unit.test_streaming_bridge import feed, make_rig
+from tests.unit.streaming.bridge.test_loop import feed, make_rig
 
 Cheat = Callable[[list[OutputRecord]], list[OutputRecord]]
 

@@ -24,7 +24,7 @@ from streaming.broker.transactional_producer import _drop as drop
 from streaming.errors import CorruptInput, Fenced, PublishFailed, StreamingError
 from streaming.settings.load import Settings
 from tests.e2e.faults import wait_until
-from tests.integration.test_streaming_broker import (
+from tests.integration.streaming.broker.test_broker import (
     Silent,
     committed,
     feed,

@@ -8,7 +8,12 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 
-from streaming.broker import connection, consumer, feed, producer
+from streaming.broker import (
+    connection,
+    group_consumer,
+    idempotent_producer,
+    transactional_producer,
+)
 from streaming.broker.admin import Topic
 from streaming.broker.connection import client_config, translated, until_reached
 from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
@@ -26,7 +31,7 @@ from streaming.errors import (
 )
 from streaming.settings.load import Settings
 from streaming.settings.sections import KafkaSettings
-from tests.integration.test_streaming_broker import Silent
+from tests.integration.streaming.broker.test_broker import Silent
 
 
 def test_tls_and_sasl_are_passed_through(tmp_path: Path) -> None:
@@ -87,9 +92,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
         made.append(Recorder(**config))
         return made[-1]
 
-    monkeypatch.setattr(consumer, "KafkaConsumer", make)
-    monkeypatch.setattr(producer, "KafkaProducer", make)
-    monkeypatch.setattr(feed, "KafkaProducer", make)
+    monkeypatch.setattr(group_consumer, "KafkaConsumer", make)
+    monkeypatch.setattr(transactional_producer, "KafkaProducer", make)
+    monkeypatch.setattr(idempotent_producer, "KafkaProducer", make)
     return made
 
 

@@ -7,11 +7,11 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
-from streaming.broker import consumer
+from streaming.broker import group_consumer as consumer
 from streaming.broker.group_consumer import GroupSource
 from streaming.errors import NotInGroup
 from streaming.settings.load import Settings
-from tests.integration.test_streaming_broker import Silent
+from tests.integration.streaming.broker.test_broker import Silent
 
 PLACE = TopicPartition("transactions", 0)
 

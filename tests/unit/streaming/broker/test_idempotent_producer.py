@@ -8,8 +8,8 @@ from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.future import Future
 
-from streaming.broker import feed as feed_module
-from streaming.broker import reader as reader_module
+from streaming.broker import idempotent_producer as feed_module
+from streaming.broker import range_reader as reader_module
 from streaming.broker.idempotent_producer import Feed
 from streaming.broker.range_reader import Reader
 from streaming.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishFailed, SettingsError

@@ -6,7 +6,7 @@ import pytest
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from streaming.broker import consumer
+from streaming.broker import group_consumer as consumer
 from streaming.broker.group_consumer import GroupSource
 from streaming.settings.load import Settings
 

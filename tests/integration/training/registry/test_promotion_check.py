@@ -1,0 +1,91 @@
+"""Which rows a challenger is compared on, and when a verdict holds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training_fixtures import THIRD_PARTY_WARNINGS, copy_release, small_settings
+from training.data.transactions import Split, row_keys
+from training.models.training import part
+from training.registry.promotion_check import FITTED_ROWS, ask_gate, fresh_contender, stale, unseen_rows
+
+pytestmark = THIRD_PARTY_WARNINGS
+LATENCY = {model: {"latency_ms_p50_rows_1": 0.1} for model in ("neural_net", "xgboost")}
+
+
+@pytest.fixture
+def champion(released):
+    released.promote(released.release("1"))
+    return released.require_champion()
+
+
+@pytest.fixture
+def challenger(released, champion, small_training):
+    """Return a contender: release 2, the same models on data that another file holds."""
+    (number,) = copy_release(released)
+    data = replace(small_training.data, fingerprint="another file")
+    return fresh_contender(released.release(number), replace(small_training, data=data), LATENCY)
+
+
+def judged_on(contender, rows):
+    """Return the contender with these rows of its data as its test part."""
+    known = part(contender.data, rows)
+    judged = replace(contender.judged, score=np.linspace(0, 1, len(rows)), alarm=known.rows.label == 1)
+    nothing = np.array([], np.intp)
+    return replace(contender, split=Split("random", nothing, nothing, rows), test=known, judged=judged)
+
+
+def test_release_knows_what_it_was_fitted_on(released, champion, small_training, tmp_path):
+    keys = np.load(released.fetch(champion, tmp_path) / FITTED_ROWS)
+    split, features = small_training.split, small_training.data.features
+    assert np.isin(row_keys(features[np.append(split.train, split.validation)]), keys).all()
+    assert not np.isin(row_keys(features[split.test]), keys).any()
+
+
+def test_rows_the_champion_was_fitted_on_are_not_compared_although_the_file_is_another(
+    released, champion, challenger, small_training
+):
+    """Before the keys were kept, another fingerprint made all rows count as new to the champion."""
+    verdict = ask_gate(released, judged_on(challenger, small_training.split.train), champion)
+    assert "only 0 test frauds are new to both" in verdict.sentence()
+    verdict = ask_gate(released, judged_on(challenger, small_training.split.test), champion)
+    frauds = int(small_training.test.rows.label.sum())
+    assert f"against the champion on {frauds} frauds" in verdict.sentence()
+    assert "unknown" not in verdict.sentence()
+
+
+def test_older_champion_without_keys(champion, challenger, small_training):
+    nowhere = Path("no such file")
+    assert unseen_rows(challenger, champion, nowhere) is None
+    same = replace(challenger, data=small_training.data, settings=small_settings())
+    assert unseen_rows(same, champion, nowhere).all()
+    assert not unseen_rows(judged_on(same, small_training.split.train), champion, nowhere).any()
+
+
+def test_verdict_holds_against_the_champion_it_was_about(released, champion, challenger, small_training):
+    assert "never judged" in stale(challenger.release, champion)
+    ask_gate(released, judged_on(challenger, small_training.split.test), champion)
+    judged = released.release("2")
+    assert stale(judged, champion) is None
+    (number,) = copy_release(released)
+    released.promote(released.release(number))
+    assert stale(judged, released.require_champion()) == (
+        f"was judged against release 1, and release {number} is champion by now"
+    )
+
+
+def test_verdict_that_is_cut_short_counts_as_none(released, champion, challenger, monkeypatch):
+    released.set_tag(challenger.release, "gate", "passed: long ago")
+    set_tag = released.set_tag
+
+    def cut(release, key, value):
+        if key == "gate_against":
+            raise KeyboardInterrupt
+        set_tag(release, key, value)
+
+    monkeypatch.setattr(released, "set_tag", cut)
+    with pytest.raises(KeyboardInterrupt):
+        ask_gate(released, challenger, champion)
+    assert "never judged" in stale(released.release("2"), champion)

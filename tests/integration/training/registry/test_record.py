@@ -1,0 +1,152 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training_fixtures import THIRD_PARTY_WARNINGS, small_settings
+from training.registry.recipe import recipe_key
+from training.registry.record import publish
+from training.registry.releases import NETWORK, RELEASE, TREES, Registry
+from training.settings import load_settings
+
+pytestmark = THIRD_PARTY_WARNINGS
+PLOTS = {
+    RELEASE: {"precision_recall", "roc", "calibration", "cost", "scores", "decisions"},
+    NETWORK: {"training", "importance"},
+    TREES: {"training", "importance"},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(published):
+    client = Registry(f"sqlite:///{published}/mlflow.db").client
+    found = {}
+    for name in PLOTS:
+        experiment = client.get_experiment_by_name(name)
+        found[name] = client.search_runs([experiment.experiment_id])[0]
+    return found
+
+
+def artifacts(run):
+    return Path(run.info.artifact_uri.removeprefix("file://"))
+
+
+def test_children_belong_to_the_run_of_the_release(runs):
+    for name in (NETWORK, TREES):
+        assert runs[name].data.tags["mlflow.parentRunId"] == runs[RELEASE].info.run_id
+    for run in runs.values():
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["release"] == "1"
+        assert run.info.run_name.startswith("release 1")
+
+
+def test_models_are_compared_on_the_same_names(runs, small_training):
+    network, trees = (set(runs[name].data.metrics) for name in (NETWORK, TREES))
+    shared = network & trees
+    for metric in (
+        "test/auc",
+        "test/average_precision",
+        "test/cost_saved",
+        "test_interval/auc_low",
+        "curve/train_loss",
+        "curve/train_learning_rate",
+    ):
+        assert metric in shared
+    curves = {f"curve/validation_{name}" for name in ("auc", "average_precision", "loss")}
+    assert curves <= shared
+    assert sorted(shared)[0].startswith("curve/")  # the UI opens with them
+    assert {f"latency/ms_p{p}_rows_{n}" for p in (50, 99) for n in (1, 1000)} <= shared
+    assert {f"curve/validation_{name}" for name in ("f1", "precision", "recall")} <= network
+    figure = small_training.figures["pair"]["average_precision"]
+    assert runs[RELEASE].data.metrics["test/average_precision"] == figure.value
+    assert runs[RELEASE].data.metrics["test_interval/average_precision_low"] == figure.low
+
+
+def test_curves_have_a_step_for_every_epoch(runs, published, small_training):
+    client = Registry(f"sqlite:///{published}/mlflow.db").client
+    curve = client.get_metric_history(runs[NETWORK].info.run_id, "curve/validation_auc")
+    assert [point.step for point in curve] == list(range(len(small_training.fitted.network.history)))
+
+
+def test_settings_data_and_environment_are_recorded(runs, small_training):
+    parameters = runs[RELEASE].data.params
+    assert parameters["network.hidden"] == str(small_settings().network.hidden)
+    assert parameters["environment.torch"].startswith("2.13.0")
+    for run in runs.values():
+        dataset = run.inputs.dataset_inputs[0].dataset
+        assert dataset.digest == small_training.data.fingerprint[:16]
+        assert json.loads(dataset.profile)["test"]["frauds"] == int(small_training.test.rows.label.sum())
+
+
+def test_plots_card_and_settings_are_artefacts(runs):
+    for name, plots in PLOTS.items():
+        files = {path.stem: path for path in (artifacts(runs[name]) / "plots").glob("*.png")}
+        assert set(files) == plots
+        assert all(path.read_bytes().startswith(b"\x89PNG") for path in files.values())
+    card = (artifacts(runs[RELEASE]) / "model_card.md").read_text()
+    for words in ("simulated for tests", "average precision", "## Limits", "--seed 7", "| test | "):
+        assert words in card
+    assert runs[RELEASE].data.tags["mlflow.note.content"] == card
+    settings = json.loads((artifacts(runs[RELEASE]) / "settings.json").read_text())
+    assert settings["network"]["epochs"] == 6
+
+
+def test_address_of_the_registry_is_not_recorded(runs):
+    """It may hold a password, which everybody who may read runs would see."""
+    assert "tracking_uri" not in runs[RELEASE].data.params
+    assert "tracking_uri" not in json.loads((artifacts(runs[RELEASE]) / "settings.json").read_text())
+
+
+def test_settings_of_the_card_repeat_the_training(runs, monkeypatch):
+    monkeypatch.setenv("TRAINING__CONFIG", str(artifacts(runs[RELEASE]) / "settings.json"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert recipe_key(load_settings()) == runs[RELEASE].data.tags["recipe"]
+
+
+def test_versions_are_described_where_the_registry_lists_them(published, small_training):
+    client = Registry(f"sqlite:///{published}/mlflow.db").client
+    for name, model in ((RELEASE, "pair"), (NETWORK, "neural_net"), (TREES, "xgboost")):
+        description = client.get_model_version(name, "1").description
+        figures = small_training.figures[model]
+        assert description.startswith(f"AP {figures['average_precision'].value:.3f} (")
+        assert f", recall {figures['recall'].value:.3f} (" in description
+        assert description.endswith(": test part of simulated for tests, random split")
+
+
+def test_models_have_signature_and_example(published):
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{published}/mlflow.db")
+    for name in (TREES, RELEASE):
+        info = mlflow.models.get_model_info(f"models:/{name}/1")
+        assert info.signature.inputs.input_names()[:2] == ["Time", "V1"]
+        assert info.saved_input_example_info is not None
+    info = mlflow.models.get_model_info(f"models:/{NETWORK}/1")
+    assert info.signature.inputs.inputs[0].shape == (-1, 30)
+    assert info.metadata["feature_names"][-1] == "Amount"
+
+
+def test_no_row_of_the_data_is_stored(published, few_transactions):
+    """Reference batch and examples are invented: a registry is no place for card data."""
+    known = {tuple(row) for row in few_transactions.features.astype(np.float32).tolist()}
+    stored = list((published / "mlruns").rglob("reference.json"))
+    assert stored
+    for path in stored:
+        assert not known & {tuple(row) for row in json.loads(path.read_text())["features"]}
+    examples = list((published / "mlruns").rglob("input_example.json"))
+    # Other tests' releases may stand beside it: one example to a model.
+    assert len(examples) == len({path.parent for path in examples}) >= 3
+
+
+def test_failed_publication_ends_its_runs_and_makes_no_release(registry, small_training, monkeypatch):
+    from training.registry import record as module
+
+    monkeypatch.setattr(module, "_draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        publish(registry, small_training, "tests")
+    assert registry.releases() == []
+    experiments = [registry.client.get_experiment_by_name(name).experiment_id for name in PLOTS]
+    assert {run.info.status for run in registry.client.search_runs(experiments)} == {"KILLED"}
+    monkeypatch.undo()
+    assert publish(registry, small_training, "tests")[0].number == "1"

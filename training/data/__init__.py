@@ -1,0 +1,1 @@
+"""Transactions: found, read, checked, invented, split."""

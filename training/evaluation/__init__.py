@@ -1,0 +1,1 @@
+"""How good a model is, what it decides, and whether a challenger may be promoted."""

@@ -1,0 +1,1 @@
+"""The network and the trees: fitted, and nothing of what is done with them."""

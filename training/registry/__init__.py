@@ -1,0 +1,1 @@
+"""MLflow runs and releases, and the way from there to the BentoML model store."""

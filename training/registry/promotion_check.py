@@ -1,0 +1,168 @@
+"""The gate's verdict about a release: who judges it on which rows, and whether the verdict still holds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from training.console import Screen
+from training.data.source import read_data, split_as
+from training.data.transactions import Split, Transactions, row_keys
+from training.errors import DataError
+from training.evaluation.gate import Candidate, Verdict, judge
+from training.evaluation.metrics import Judged
+from training.models.network_fit import Part
+from training.models.training import Training, criteria, part
+from training.registry.releases import Registry, Release
+from training.scoring.latency import measure_latency
+from training.scoring.scorer import Scorer
+from training.settings import Settings
+
+GATE_TAG, AGAINST_TAG, NOT_ASKED, NOBODY = "gate", "gate_against", "not asked", "none"
+# Keys of the rows a release was fitted on: 64 bits of each, so no row can be had back from them.
+FITTED_ROWS = "fitted_rows.npy"
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A release with what the gate asks about it."""
+
+    release: Release
+    data: Transactions
+    split: Split
+    settings: Settings
+    test: Part
+    judged: Judged
+    calibration_error: float
+    latency_ms: float
+
+
+def fitted_row_keys(training: Training) -> NDArray[np.uint64]:
+    """Return the keys of all rows that fitted a training or chose its settings, sorted."""
+    rows = np.concatenate([training.split.train, training.split.validation])
+    return np.unique(row_keys(training.data.features[rows]))
+
+
+def fresh_contender(
+    release: Release, training: Training, latency: Mapping[str, Mapping[str, float]]
+) -> Contender:
+    """Return what the gate asks about a release, from the training that has just made it."""
+    return Contender(
+        release,
+        training.data,
+        training.split,
+        training.settings,
+        training.test,
+        training.judged["pair"],
+        training.figures["pair"]["calibration_error"].value,
+        _both(latency),
+    )
+
+
+def read_contender(registry: Registry, release: Release, settings: Settings, screen: Screen) -> Contender:
+    """Return what the gate asks about a release of long ago, from its files and the data it names.
+
+    Raises
+    ------
+    DataError
+        If its settings cannot be read any more, or its data are others by now.
+    UsageError
+        If its data are gone.
+    """
+    recorded = _recorded_settings(registry, release, settings)
+    data = read_data(recorded, screen)
+    if data.fingerprint != release.fingerprint:
+        raise DataError(f"{data.name} does not hold the transactions of release {release.number} any more")
+    split = split_as(release.tags["split"], data, recorded)
+    test = part(data, split.test)
+    with tempfile.TemporaryDirectory() as folder:
+        files = registry.fetch(release, Path(folder))
+        scorer = Scorer(files, threads=settings.threads)
+        latency = measure_latency(Scorer(files, threads=1), test.features)
+    scored = scorer.score(test.features)
+    return Contender(
+        release,
+        data,
+        split,
+        recorded,
+        test,
+        Judged(scored.probability, scored.decision != "approve"),
+        float(scorer.document["metrics"]["pair.calibration_error"]["value"]),
+        _both(latency),
+    )
+
+
+def _recorded_settings(registry: Registry, release: Release, settings: Settings) -> Settings:
+    """Return the settings a release was trained with, but for the gate, which is the present one."""
+    try:
+        recorded = Settings.model_validate_json(registry.run_text(release, "settings.json"))
+    except ValidationError as error:
+        raise DataError(f"the settings of release {release.number} are of another version") from error
+    return recorded.model_copy(update={"gate": settings.gate})
+
+
+def _both(latency: Mapping[str, Mapping[str, float]]) -> float:
+    return sum(times["latency_ms_p50_rows_1"] for times in latency.values())
+
+
+def ask_gate(registry: Registry, contender: Contender, champion: Release | None) -> Verdict:
+    """Compare a contender with the champion on the contender's test rows, and record the verdict."""
+    settings, rows = contender.settings, contender.test.rows
+    theirs, unseen, known = None, np.ones(len(rows.label), bool), True
+    if champion is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            files = registry.fetch(champion, Path(folder))
+            scored = Scorer(files, threads=settings.threads).score(contender.test.features)
+            theirs = Judged(scored.probability, scored.decision != "approve")
+            found = unseen_rows(contender, champion, files / FITTED_ROWS)
+        unseen, known = (unseen, False) if found is None else (found, True)
+    verdict = judge(
+        candidate=Candidate(contender.judged, rows, contender.calibration_error, contender.latency_ms),
+        champion=theirs,
+        unseen=unseen,
+        unseen_known=known,
+        criteria=criteria(settings),
+        settings=settings.gate,
+        seed=settings.seed,
+    )
+    _record(registry, contender.release, champion, verdict)
+    return verdict
+
+
+def unseen_rows(contender: Contender, champion: Release, fitted: Path) -> NDArray[np.bool_] | None:
+    """Return which test rows the champion was not fitted on; None where that cannot be known.
+
+    A release says which rows it was fitted on, also those of other files; of one that is older than that
+    record it is known only where both were split from the same data.
+    """
+    if fitted.is_file():
+        return ~np.isin(row_keys(contender.data.features[contender.split.test]), np.load(fitted))
+    if champion.fingerprint != contender.data.fingerprint or "split" not in champion.tags:
+        return None
+    held_out = split_as(champion.tags["split"], contender.data, contender.settings).test
+    return np.isin(contender.split.test, held_out)
+
+
+def _record(registry: Registry, release: Release, champion: Release | None, verdict: Verdict) -> None:
+    # Cut anywhere, no verdict stands beside a champion that it was not against.
+    registry.set_tag(release, GATE_TAG, NOT_ASKED)
+    registry.set_tag(release, AGAINST_TAG, champion.number if champion else NOBODY)
+    registry.set_tag(release, GATE_TAG, verdict.sentence())
+
+
+def stale(release: Release, champion: Release | None) -> str | None:
+    """Return why the verdict recorded with a release does not hold now; None when it does."""
+    if release.tags.get(GATE_TAG, NOT_ASKED) == NOT_ASKED:
+        return "was never judged by the gate"
+    against = release.tags.get(AGAINST_TAG, NOBODY)
+    if champion is None or against == champion.number:
+        return None
+    if against == NOBODY:
+        return f"was not judged against release {champion.number}, which is champion"
+    return f"was judged against release {against}, and release {champion.number} is champion by now"

@@ -1,0 +1,179 @@
+"""Runs in MLflow, written in few requests: a SQLite commit costs more than what it holds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from training.data.transactions import FEATURES
+from training.errors import RegistryError
+from training.evaluation.metrics import Figure
+from training.registry.releases import Registry, explained
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec
+
+METRICS_PER_REQUEST = 900  # MLflow takes at most 1,000
+GROUPS = ("fit", "latency")
+# The UI sorts its sections by name: curves of training come first, single figures after them.
+CURVES, CURVE_GROUP = ("train", "validation"), "curve"
+FRAUD_DETECTOR_FILE = Path(__file__).parent / "pyfunc_model.py"
+
+
+class Run:
+    """One run, logged to in batches."""
+
+    def __init__(self, registry: Registry, experiment: str, name: str, tags: Mapping[str, str]) -> None:
+        self._client = registry.client
+        self._uri = registry.tracking_uri
+        with explained(self._uri):
+            experiment_id = _experiment_id(registry, experiment)
+            self.id = str(self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id)
+
+    def parameters(self, values: Mapping[str, object]) -> None:
+        """Record settings."""
+        from mlflow.entities import Param
+
+        with explained(self._uri):
+            self._client.log_batch(self.id, params=[Param(key, str(value)) for key, value in values.items()])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Record what the run is known by."""
+        from mlflow.entities import RunTag
+
+        with explained(self._uri):
+            self._client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
+
+    def history(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Record a curve for every figure, one step per entry."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(_grouped(key), value, now, step)
+            for step, row in enumerate(history)
+            for key, value in row.items()
+        ]
+        with explained(self._uri):
+            for start in range(0, len(metrics), METRICS_PER_REQUEST):
+                self._client.log_batch(self.id, metrics=metrics[start : start + METRICS_PER_REQUEST])
+
+    def figures(self, figures: Mapping[str, Figure], group: str = "test") -> None:
+        """Record figures, and the ends of their intervals in a group of their own."""
+        values: dict[str, float] = {}
+        for name, figure in figures.items():
+            values[f"{group}/{name}"] = figure.value
+            values[f"{group}_interval/{name}_low"] = figure.low
+            values[f"{group}_interval/{name}_high"] = figure.high
+        self.history([values])
+
+    def dataset(self, name: str, fingerprint: str, source: str, profile: Mapping[str, object]) -> None:
+        """Record which data the run saw; the same fingerprint is the same data set to MLflow."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(
+            name=name,
+            digest=fingerprint[:16],
+            source_type="local",
+            source=json.dumps({"uri": source}),
+            profile=json.dumps(dict(profile)),
+        )
+        tags = [InputTag("mlflow.data.context", "training, validation and test")]
+        with explained(self._uri):
+            self._client.log_inputs(self.id, [DatasetInput(dataset, tags)])
+
+    def files(self, folder: Path, path: str | None = None) -> None:
+        """Store all files of a folder as artefacts."""
+        with explained(self._uri):
+            self._client.log_artifacts(self.id, str(folder), path)
+
+    def text(self, text: str, path: str) -> None:
+        """Store a text as an artefact."""
+        with explained(self._uri):
+            self._client.log_text(self.id, text, path)
+
+    def rename(self, name: str) -> None:
+        """Give the run another name."""
+        with explained(self._uri):
+            self._client.update_run(self.id, name=name)
+
+    def end(self, status: str = "FINISHED") -> None:
+        """Close the run: FINISHED, FAILED or KILLED."""
+        with explained(self._uri):
+            self._client.set_terminated(self.id, status)
+
+
+def _grouped(metric: str) -> str:
+    """Return the metric's name in MLflow: the UI shows a section for what stands before the slash."""
+    group, _, rest = metric.partition("_")
+    if group in CURVES:
+        return f"{CURVE_GROUP}/{metric}"
+    return f"{group}/{rest}" if group in GROUPS else metric
+
+
+def _experiment_id(registry: Registry, name: str) -> str:
+    found = registry.client.get_experiment_by_name(name)
+    if found is None:
+        location = _artifact_location(registry.tracking_uri, name)
+        # Without its kind the UI opens an experiment with the tabs for language models.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(registry.client.create_experiment(name, artifact_location=location, tags=tags))
+    if found.lifecycle_stage != "active":
+        raise RegistryError(
+            f"the MLflow experiment {name} was deleted: "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
+        )
+    return str(found.experiment_id)
+
+
+def _artifact_location(tracking_uri: str, experiment: str) -> str | None:
+    """Keep artefacts beside a SQLite file, so that they move with it; any other server decides for itself."""
+    if not tracking_uri.startswith("sqlite:///"):
+        return None
+    folder = Path(tracking_uri.removeprefix("sqlite:///")).resolve().parent / "mlruns"
+    return (folder / experiment).as_uri()
+
+
+def tensor_signature() -> ModelSignature:
+    """Return the signature of the exported network: MLflow lets it have no named columns, only a tensor."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    single = np.dtype(np.float32)
+    return ModelSignature(
+        Schema([TensorSpec(single, (-1, len(FEATURES)))]), Schema([TensorSpec(single, (-1,))])
+    )
+
+
+def score_signature() -> ModelSignature:
+    """Return the signature of a model that takes the 30 features by name and gives a score."""
+    from mlflow.types import ColSpec, DataType
+
+    return _named([ColSpec(DataType.float, "score")])
+
+
+def decision_signature() -> ModelSignature:
+    """Return the signature of the pair: features by name to scores, probability and decision."""
+    from mlflow.types import ColSpec, DataType
+
+    return _named(
+        [
+            ColSpec(DataType.float, "neural_net_score"),
+            ColSpec(DataType.float, "xgboost_score"),
+            ColSpec(DataType.double, "fraud_probability"),
+            ColSpec(DataType.string, "decision"),
+        ]
+    )
+
+
+def _named(outputs: list[ColSpec]) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    return ModelSignature(Schema([ColSpec(DataType.double, name) for name in FEATURES]), Schema([*outputs]))

@@ -1,0 +1,145 @@
+"""Scoring with a release's own files: neither torch nor the training data are needed, nor a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from training.data.files import replaced_when_done, written
+from training.data.transactions import FEATURES, Chunk, read_chunks
+from training.evaluation.decision import Calibration, Thresholds
+
+# Rows held at a time: enough to keep all threads busy, few enough for small memory.
+CHUNK_ROWS = 32_768
+# Rows a thread scores in one call: what lies between the network's layers stays in the core's cache.
+PIECE_ROWS = 1024
+SCHEMA = pa.schema(
+    [
+        ("transaction_id", pa.string()),
+        ("neural_net_score", pa.float32()),
+        ("xgboost_score", pa.float32()),
+        ("fraud_probability", pa.float64()),
+        ("decision", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a release says about some transactions, row for row."""
+
+    neural_net: NDArray[np.float32]
+    xgboost: NDArray[np.float32]
+    probability: NDArray[np.float64]
+    decision: NDArray[np.str_]
+
+
+class Scorer:
+    """Both models of a release, with its calibration and thresholds.
+
+    Each call of a model runs on one thread; many rows are scored in pieces, as many at a time as there are
+    threads. That is faster than several threads in one call, which wait for each other at every layer.
+    """
+
+    def __init__(self, folder: Path, *, threads: int) -> None:
+        import onnxruntime
+        import xgboost
+
+        self.document: dict[str, Any] = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._network = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self._trees = xgboost.Booster({"nthread": 1}, model_file=folder / "model.ubj")
+        self._threads = ThreadPoolExecutor(threads)
+        # A booster completes itself in its first call, which two threads must not do at once.
+        self.tree_scores(np.zeros((1, len(FEATURES)), np.float32))
+        calibration = self.document["calibration"]
+        self.calibration = Calibration(
+            calibration["intercept"], **calibration["coefficients"], epsilon=calibration["epsilon"]
+        )
+        self.thresholds = Thresholds(**self.document["thresholds"])
+
+    def score(self, features: NDArray[np.float32]) -> Scored:
+        """Return scores, probability and decision of raw features [n, 30]."""
+        network, trees = self._both_scores(features)
+        return Scored(
+            network,
+            trees,
+            self.calibration.probability(network, trees),
+            self.thresholds.decide(network, trees),
+        )
+
+    def _both_scores(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        def scores(start: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            piece = features[start : start + PIECE_ROWS]
+            return self.network_scores(piece), self.tree_scores(piece)
+
+        pieces = list(self._threads.map(scores, range(0, len(features), PIECE_ROWS)))
+        network, trees = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        return network, trees
+
+    def network_scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the network's scores [n]."""
+        scores: NDArray[np.float32] = self._network.run(None, {"features": features})[0]
+        return scores
+
+    def tree_scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the trees' scores [n]."""
+        scores: NDArray[np.float32] = self._trees.inplace_predict(features, validate_features=False)
+        return scores
+
+
+def score_file(scorer: Scorer, source: Path, output: Path, advance: Callable[[int], None]) -> int:
+    """Score a file in chunks, in constant memory; return the number of rows.
+
+    Parameters
+    ----------
+    output : Path
+        CSV or parquet by suffix; appears only when complete.
+    advance : callable
+        Told how many rows each chunk had.
+    """
+    rows = 0
+    with replaced_when_done(output) as part, written(output), _opened(part) as writer:
+        for chunk in _read_ahead(read_chunks(source, CHUNK_ROWS)):
+            writer.write_batch(_batch(chunk, scorer.score(chunk.features.astype(np.float32))))
+            rows += len(chunk.features)
+            advance(len(chunk.features))
+    return rows
+
+
+def _opened(path: Path) -> pq.ParquetWriter | pacsv.CSVWriter:
+    if path.suffix.lower() == ".parquet":
+        return pq.ParquetWriter(path, SCHEMA, compression="zstd")
+    return pacsv.CSVWriter(path, SCHEMA)
+
+
+def _read_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the chunks while the next one is being read in a thread of its own: Arrow leaves Python free."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = reader.submit(next, chunks, None)
+            yield chunk
+
+
+def _batch(chunk: Chunk, scored: Scored) -> pa.RecordBatch:
+    if chunk.transaction_id is None:
+        first = chunk.first_row + 1
+        ids = pa.array(np.arange(first, first + len(chunk.features))).cast(pa.string())
+    else:
+        ids = pa.array(chunk.transaction_id, pa.string())
+    columns = [ids, scored.neural_net, scored.xgboost, scored.probability, scored.decision.astype(object)]
+    return pa.record_batch([pa.array(column) for column in columns], schema=SCHEMA)
