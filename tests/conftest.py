@@ -66,9 +66,15 @@ def genuine_broker(session_broker: Broker) -> str:
 def release_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train, promote and import a small release; return the folder with ``bentoml/`` and ``mlflow.db``.
 
-    Made by the public commands on simulated data, so the suite serves what a user would serve.
+    Made by the public commands on simulated data, so the suite serves what a user would serve. With
+    ``TEST_RELEASE_HOME`` set it is made once in that folder and used again by later runs: quicker while
+    working on something else than training.
     """
-    home = tmp_path_factory.mktemp("release")
+    kept = os.environ.get("TEST_RELEASE_HOME")
+    home = Path(kept) if kept else tmp_path_factory.mktemp("release")
+    if (home / "held_out.parquet").is_file():
+        return home
+    home.mkdir(parents=True, exist_ok=True)
     data = home / "transactions.parquet"
     run_command("training", "simulate", "--rows", "20000", "--seed", "7", "--output", str(data), home=home)
     run_command(
