@@ -17,7 +17,11 @@ from pydantic.fields import FieldInfo
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
 SETTINGS = ("training", "serving", "streaming")
-PACKAGE_OF = {"training": "training", "serving": "bentos", "streaming": "streaming"}
+SETTINGS_MODULE = {
+    "training": "training.settings",
+    "serving": "bentos.settings",
+    "streaming": "streaming.settings.load",
+}
 
 
 def readme_commands() -> list[str]:
@@ -75,10 +79,8 @@ def test_the_readme_holds_the_two_commands() -> None:
 
 
 def settings_class(name: str) -> type[BaseModel]:
-    module = importlib.import_module(f"{PACKAGE_OF[name]}.settings")
-    candidates = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, BaseModel)]
-    roots = [c for c in candidates if c.__module__ == module.__name__ and c.__name__.endswith("Settings")]
-    return max(roots, key=lambda c: sum(1 for _ in leaves(c)))
+    settings: type[BaseModel] = importlib.import_module(SETTINGS_MODULE[name]).Settings
+    return settings
 
 
 def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
