@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from training.errors import TrainingError, UsageError
+from training.errors import TrainingError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 out = Console()
@@ -167,20 +167,25 @@ def simulate(
         int | None,
         typer.Option(help="Seed: the same one invents the same transactions.", show_default="7"),
     ] = None,
+    prevalence: Annotated[
+        float | None, typer.Option(help="Share of fraud.", show_default="that of the ULB set, 492 in 284807")
+    ] = None,
+    change_at: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="Change the fraud pattern, and shift V14, after this share of the rows.",
+            show_default="no change",
+        ),
+    ] = None,
 ) -> None:
     """Write invented transactions with the statistics of the real set."""
-    from training.data.files import SUFFIXES, write_frame
-    from training.data.simulate import simulate as invent
-    from training.settings import load_settings, required
+    from training.data.simulate import simulate_file
+    from training.settings import load_settings
 
-    wanted = load_settings(_given(simulate=_given(rows=rows, output=output, seed=seed))).simulate
-    path = required(wanted.output, "--output")
-    if path.suffix.lower() not in SUFFIXES or not path.parent.is_dir():
-        raise UsageError(f"{path}: must be a {' or '.join(SUFFIXES)} file in a folder that exists")
-    frame = invent(wanted.rows, wanted.seed)
-    write_frame(frame, path)
-    frauds = int(frame["Class"].sum())
-    out.print(f"{wanted.rows:,} simulated transactions, {frauds} frauds: {path}", soft_wrap=True)
+    flags = _given(rows=rows, output=output, seed=seed, prevalence=prevalence, change_at=change_at)
+    said = simulate_file(load_settings(_given(simulate=flags)).simulate)
+    out.print(said, soft_wrap=True)
 
 
 @app.command()

@@ -177,6 +177,16 @@ class SimulateSettings(Section):
     """Seed: the same one invents the same transactions."""
     output: Path | None = None
     """CSV or parquet file to write; none: it must be given."""
+    prevalence: float = Field(492 / 284_807, gt=0, lt=1)
+    """Share of fraud, rounded to whole rows; by default that of the ULB set."""
+    change_at: float | None = Field(None, gt=0, lt=1)
+    """Share of the rows, in order of Time, after which the pattern changes; null: it does not."""
+    changed_fraud_share: float = Field(0.7, ge=0, le=1)
+    """Share of the frauds after the change whose V1 to V28 point the other way."""
+    changed_feature: str = Field("V14", pattern=r"^V([1-9]|1\d|2[0-8])$")
+    """Feature that shifts for all transactions after the change."""
+    changed_feature_shift: float = Field(0.5, ge=-10, le=10)
+    """By how many of its standard deviations it shifts."""
 
 
 class Settings(BaseSettings):

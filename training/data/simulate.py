@@ -40,8 +40,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.data.transactions import FEATURES
+from training.data.files import SUFFIXES, write_frame
+from training.data.pattern_change import PatternChange, change_pattern
+from training.data.transactions import FEATURES, TRANSACTION_ID
 from training.errors import UsageError
+from training.settings import SimulateSettings, required
 
 PREVALENCE = 492 / 284_807
 ROWS = 284_807
@@ -87,6 +90,38 @@ def simulate(rows: int, seed: int, *, prevalence: float = PREVALENCE) -> pd.Data
     order = np.argsort(values[0], kind="stable")
     columns = {name: row[order] for name, row in zip(FEATURES, values, strict=True)}
     return pd.DataFrame({**columns, "Class": label[order]}, copy=False)
+
+
+def simulate_file(settings: SimulateSettings) -> str:
+    """Write a data file as the settings say, with a `transaction_id` of its own for each row.
+
+    Returns
+    -------
+    str
+        One sentence on what was written.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be one, or the settings make no sense together.
+    """
+    path = required(settings.output, "--output")
+    if path.suffix.lower() not in SUFFIXES or not path.parent.is_dir():
+        raise UsageError(f"{path}: must be a {' or '.join(SUFFIXES)} file in a folder that exists")
+    frame = simulate(settings.rows, settings.seed, prevalence=settings.prevalence)
+    said = f"{settings.rows:,} simulated transactions, {int(frame['Class'].sum())} frauds"
+    if settings.change_at is not None:
+        change = PatternChange(
+            settings.change_at,
+            settings.changed_fraud_share,
+            settings.changed_feature,
+            settings.changed_feature_shift,
+        )
+        frame = change_pattern(frame, change, settings.seed)
+        said += f", the pattern changes after {settings.change_at:.0%}"
+    frame.insert(0, TRANSACTION_ID, [f"sim-{settings.seed}-{row}" for row in range(1, len(frame) + 1)])
+    write_frame(frame, path)
+    return f"{said}: {path}"
 
 
 @cache
