@@ -18,11 +18,19 @@ GROUPS := serving,training,streaming,parquet,broker,demo,dev
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
+# Scripts of an environment name its folder: one that was moved with the project, or has no pip or no Python any more,
+# is made again.
+IS_USABLE := test -x $(BIN)/python && grep -Fqs '$(CURDIR)/$(BIN)/python' $(BIN)/pip
+ifneq ($(shell $(IS_USABLE) && echo yes),yes)
+.PHONY: $(READY)
+endif
+
 # An own target file, so that an unchanged environment costs a repeat nothing.
 $(READY): constraints.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing: install Python 3.11, or name another with PYTHON=python3.x" >&2; exit 1; }
 	@echo "Setting up $(VENV) (about 90 s the first time) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(IS_USABLE) || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } \
+	  || { rm -rf $(VENV); echo "make: $(PYTHON) cannot make an environment; on Debian and Ubuntu: apt-get install python3.11-venv" >&2; exit 1; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(GROUPS)]'
 	@touch $@
 
@@ -95,5 +103,6 @@ format: setup ## rewrite the code in the project's format
 .PHONY: lock
 lock: setup ## resolve constraints.txt anew (torch stays pinned)
 	@{ head -n 2 constraints.txt; $(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-annotate --no-header \
-	    $${PIP_FIND_LINKS:+--find-links "$$PIP_FIND_LINKS"} pyproject.toml | sed 's/+cpu//'; } >constraints.new
+	    $${PIP_FIND_LINKS:+--find-links "$$PIP_FIND_LINKS"} pyproject.toml | sed 's/+cpu//' \
+	    | awk '/^xgboost-cpu==/ { mac = $$0; sub(/-cpu/, "", mac); print mac } { print }'; } >constraints.new
 	@mv constraints.new constraints.txt

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -52,12 +53,14 @@ DESCRIBED = {
 }
 REFERENCE_ROWS = 64
 EXAMPLE_ROWS = 3
+# The package that pyproject.toml installs: xgboost-cpu has no wheel for macOS.
+XGBOOST = "xgboost" if sys.platform == "darwin" else "xgboost-cpu"
 PINNED = {
     "torch": "torch",
     "numpy": "numpy",
     "pandas": "pandas",
     "onnxruntime": "onnxruntime",
-    "xgboost": "xgboost-cpu",
+    "xgboost": XGBOOST,
 }
 
 
@@ -192,7 +195,7 @@ def _draw(runs: Mapping[str, Run], training: Training, folder: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    names = ("torch", "xgboost-cpu", "numpy", "scikit-learn", "mlflow", "onnxruntime")
+    names = ("torch", XGBOOST, "numpy", "scikit-learn", "mlflow", "onnxruntime")
     return {
         "environment.python": platform.python_version(),
         "environment.machine": platform.platform(),
