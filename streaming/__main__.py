@@ -83,7 +83,7 @@ def replay(
     loop: Annotated[bool | None, _option(ReplaySettings, "loop", "--loop/--no-loop")] = None,
 ) -> None:
     """Send the transactions of a file to a topic."""
-    from streaming.commands.bridge import run_replay
+    from streaming.commands.replay import run_replay
 
     settings = load_settings(
         {
@@ -106,7 +106,7 @@ def redrive(
     dry_run: Annotated[bool | None, _option(RedriveSettings, "dry_run", "--dry-run/--no-dry-run")] = None,
 ) -> None:
     """Send dead letters back to their topic, each once."""
-    from streaming.commands.reprocess import run_redrive
+    from streaming.commands.redrive import run_redrive
 
     settings = load_settings(
         {
@@ -135,7 +135,7 @@ def backfill(  # noqa: PLR0913, PLR0917  # one parameter per flag
     report: Annotated[Path | None, _option(BackfillSettings, "report", "--report")] = None,
 ) -> None:
     """Decide a range of transactions again, to another topic, and tell which decisions changed."""
-    from streaming.commands.reprocess import run_backfill
+    from streaming.commands.backfill import run_backfill
 
     settings = load_settings(
         {

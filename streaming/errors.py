@@ -107,15 +107,15 @@ class RejectedItem(NamedTuple):
 
     Attributes
     ----------
-    place : int
-        Position in the request.
+    position : int
+        Position in the request, from 0.
     reason : str
         The machine-readable ``type`` of the first fault, such as ``"missing"``.
     message : str
         Field and explanation, without the value.
     """
 
-    place: int
+    position: int
     reason: str
     message: str
 

@@ -1,13 +1,33 @@
-"""The envelope of a transaction that cannot be decided: its bytes untouched, the reason in headers."""
+"""Records of the output topics: a decision with its source, a dead letter with its reason in headers."""
 
-from streaming.records import Headers, InputRecord, OutputRecord, Rejection
+from streaming.records import Headers, InputRecord, OutputRecord, Rejection, ServiceDecision
 
 PREFIX = "error."
 # Long texts from a service must not make a dead letter larger than its topic takes.
 MAX_MESSAGE_CHARACTERS = 500
 
 
-def dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> OutputRecord:
+def make_decision_record(record: InputRecord, decision: ServiceDecision, decided_at_ms: int) -> OutputRecord:
+    """Return the record for the decisions topic: the decision, its source, its time.
+
+    Examples
+    --------
+    >>> record = InputRecord("transactions", 2, 41, 0, b"T-17", b"{}")
+    >>> decision = ServiceDecision(b'{"decision":"approve"}', "approve", "1")
+    >>> make_decision_record(record, decision, 9).value.decode()
+    '{"decision":"approve","source":{"topic":"transactions","partition":2,"offset":41},"decided_at_ms":9}'
+    """
+    value = b'%b,"source":{"topic":"%b","partition":%d,"offset":%d},"decided_at_ms":%d}' % (
+        decision.raw[:-1],
+        record.topic.encode("ascii"),  # a topic name is ASCII without quotes
+        record.partition,
+        record.offset,
+        decided_at_ms,
+    )
+    return OutputRecord("decision", record.partition, record.key, value)
+
+
+def make_dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> OutputRecord:
     """Return the record for the dead-letter topic.
 
     Parameters
@@ -22,7 +42,7 @@ def dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> Output
     Examples
     --------
     >>> record = InputRecord("transactions", 2, 41, 0, b"T-17", b"{")
-    >>> letter = dead_letter(record, Rejection("parse", "not_json", "The value is not JSON."), 9)
+    >>> letter = make_dead_letter(record, Rejection("parse", "not_json", "The value is not JSON."), 9)
     >>> letter.key, letter.value, dict(letter.headers)["error.reason"]
     (b'T-17', b'{', b'not_json')
     """
@@ -30,7 +50,7 @@ def dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> Output
     return OutputRecord("dead_letter", record.partition, record.key, record.value or b"", headers)
 
 
-def emptied(record: InputRecord, rejection: Rejection, at_ms: int) -> OutputRecord:
+def make_dead_letter_without_bytes(record: InputRecord, rejection: Rejection, at_ms: int) -> OutputRecord:
     """Return a dead letter without key and value, for a record that the topic would refuse for its size.
 
     The header ``error.omitted`` says so; topic, partition and offset tell where the bytes are.

@@ -1,17 +1,53 @@
-"""What the bridge needs of a broker: a source of records and a sink with transactions."""
+"""What the bridge needs from outside: a scoring service, a source of records, a sink with transactions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NewType
 
-from streaming.records import InputRecord, OutputRecord
+from streaming.records import InputRecord, OutputRecord, ServiceDecision
 
-# A snapshot of the consumer's membership: opaque here, the broker fences stale ones by it.
-Membership = NewType("Membership", object)
+# A snapshot of the consumer's membership in its group (member id and generation), opaque here; the broker
+# refuses a commit under one that is out of date.
+GroupMetadata = NewType("GroupMetadata", object)
 
 
-class Listener(ABC):
-    """Told about rebalances, while the thread that polls waits in `Source.poll`."""
+class Classifier(ABC):
+    """Decides transactions."""
+
+    @abstractmethod
+    def classify(
+        self, transactions: Sequence[bytes], identities: Sequence[str | None]
+    ) -> list[ServiceDecision]:
+        """Return one decision for each transaction, in their order.
+
+        Parameters
+        ----------
+        transactions : sequence of bytes
+            JSON objects, checked by `precheck`.
+        identities : sequence of str or None
+            Their ``transaction_id``, None where there is none.
+
+        Raises
+        ------
+        ServiceUnavailable
+            Try again later.
+        ServiceRefused
+            Do not try again.
+        BatchRejected, BatchTooLarge
+            Try again with other items, or fewer.
+        """
+
+    @abstractmethod
+    def is_ready(self) -> bool:
+        """Return whether the service says that it is ready; never raises."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections."""
+
+
+class RebalanceListener(ABC):
+    """Called about rebalances while the polling thread waits in `Source.poll`."""
 
     @abstractmethod
     def on_assigned(self, partitions: Sequence[int]) -> None:
@@ -19,18 +55,18 @@ class Listener(ABC):
 
     @abstractmethod
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """Partitions go to another member when this returns: finish or drop what is in flight."""
+        """Partitions move to another member when this returns: finish or drop what is in flight."""
 
     @abstractmethod
     def on_lost(self, partitions: Sequence[int]) -> None:
-        """Partitions belong to others already: drop what is in flight."""
+        """Partitions belong to other members already: drop what is in flight."""
 
 
 class Source(ABC):
     """The input topic, as a member of a consumer group. One thread uses it."""
 
     @abstractmethod
-    def start(self, listener: Listener) -> None:
+    def start(self, listener: RebalanceListener) -> None:
         """Subscribe; partitions arrive during later polls."""
 
     @abstractmethod
@@ -40,7 +76,7 @@ class Source(ABC):
         Raises
         ------
         NotInGroup
-            If the group had evicted this consumer: what is in flight counts no more, `rewind` is due.
+            If the group had evicted this consumer: drop what is in flight and call `rewind`.
         """
 
     @abstractmethod
@@ -63,7 +99,7 @@ class Source(ABC):
 
     @abstractmethod
     def rejoin(self) -> None:
-        """Let the next poll ask the group to share its partitions out again; those at hand go on."""
+        """Let the next poll ask the group to assign its partitions again; assigned ones go on meanwhile."""
 
     @property
     @abstractmethod
@@ -73,11 +109,11 @@ class Source(ABC):
     @property
     @abstractmethod
     def has_joined(self) -> bool:
-        """Whether the group counts this consumer in and has told it what it reads, which may be nothing."""
+        """Whether this consumer is a member and has got its assignment, which may be empty."""
 
     @abstractmethod
-    def membership(self) -> Membership:
-        """Return the membership under which records were fetched, to commit with; any thread may ask.
+    def group_metadata(self) -> GroupMetadata:
+        """Return the group metadata under which records were fetched, to commit with; any thread may ask.
 
         Raises
         ------
@@ -91,7 +127,7 @@ class Source(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Leave."""
+        """Leave the group, unless the membership is static, and close the connections."""
 
 
 class Sink(ABC):
@@ -99,7 +135,7 @@ class Sink(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Begin anew under the transactional id: whatever was open under it is aborted.
+        """Start a producer under the transactional id; the transaction that was open under it is aborted.
 
         Raises
         ------
@@ -109,39 +145,39 @@ class Sink(ABC):
 
     @abstractmethod
     def publish(
-        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], membership: Membership
+        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], metadata: GroupMetadata
     ) -> None:
         """Publish records and offsets, all or none.
 
         Raises
         ------
         PublishFailed
-            If it is not sure that all arrived; `start` and `Source.rewind` are due.
+            If it is not sure that all arrived; call `start` and `Source.rewind`.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give up the connections; what is open is aborted by the next start or by the broker."""
+        """Close the connections; the next start or the broker aborts an open transaction."""
 
 
-class Guard(ABC):
-    """Knows how the group stands: whether another process has our instance id, whether all is read."""
-
-    @abstractmethod
-    def is_taken(self, membership: Membership) -> bool:
-        """Return whether another member holds our instance id; False when the broker does not tell."""
+class GroupMembership(ABC):
+    """Asks the group's coordinator who holds our instance id and whether every partition has a reader."""
 
     @abstractmethod
-    def has_unread(self) -> bool:
-        """Return whether the group is settled and leaves a partition to nobody; False when it is not told."""
+    def is_taken(self, metadata: GroupMetadata) -> bool:
+        """Return whether another member holds our instance id; False when the broker does not answer."""
+
+    @abstractmethod
+    def has_unassigned_partitions(self) -> bool:
+        """Return whether a stable group leaves a partition without a reader; False without an answer."""
 
     @abstractmethod
     def leave(self, member_id: str) -> None:
-        """Take the member out of the group for good, so that its partitions move at once; never raises.
+        """Remove the member from the group, so that its partitions move at once; never raises.
 
         A successor under the same instance id has another member id, and stays.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give up the connection; another look opens it again."""
+        """Close the connection; the next question opens it again."""

@@ -1,7 +1,6 @@
-"""A batch that remembers where its records came from, and what becomes of them."""
+"""Records read and written, and what the service or the bridge decided on one."""
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -20,7 +19,7 @@ class InputRecord(msgspec.Struct, frozen=True, gc=False):
         When it was produced, milliseconds since 1970.
     key, value : bytes or None
     headers : sequence of (str, bytes)
-        Only where a command needs them; the bridge does not.
+        Empty where the reader was not asked for them.
     """
 
     topic: str
@@ -55,8 +54,8 @@ class OutputRecord(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = []
 
 
-class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """The service's decision on one record: the JSON object as it came, and two of its fields."""
+class ServiceDecision(msgspec.Struct, frozen=True, gc=False):
+    """The service's decision on one record: the JSON object as received, and two of its fields."""
 
     raw: bytes
     decision: str
@@ -84,47 +83,4 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
     attempts: int = 0
 
 
-Outcome = Verdict | Rejection
-
-
-class Batch:
-    """Consecutive records, decided together.
-
-    Parameters
-    ----------
-    records : sequence of InputRecord
-        At least one; within a partition in order of offset.
-    """
-
-    def __init__(self, records: Sequence[InputRecord]) -> None:
-        self.records = tuple(records)
-        self.size = sum(record.size for record in self.records)
-        self.dropped = threading.Event()
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def next_offsets(self) -> dict[int, int]:
-        """Return partition to the offset that follows the last record of this batch."""
-        return {record.partition: record.offset + 1 for record in self.records}
-
-
-def split(records: Iterable[InputRecord], max_records: int, max_bytes: int) -> Iterator[Batch]:
-    """Cut records into batches within both limits; one record above `max_bytes` goes alone.
-
-    Examples
-    --------
-    >>> records = [InputRecord("t", 0, n, 0, None, b"x" * 40) for n in range(5)]
-    >>> [len(batch) for batch in split(records, max_records=3, max_bytes=100)]
-    [2, 2, 1]
-    """
-    part: list[InputRecord] = []
-    size = 0
-    for record in records:
-        if part and (len(part) >= max_records or size + record.size > max_bytes):
-            yield Batch(part)
-            part, size = [], 0
-        part.append(record)
-        size += record.size
-    if part:
-        yield Batch(part)
+Outcome = ServiceDecision | Rejection

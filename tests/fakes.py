@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from streaming.errors import BatchRejected, BrokerUnavailable, NotInGroup, RejectedItem
-from streaming.ports import Guard, Listener, Membership, Sink, Source
-from streaming.records import InputRecord, OutputRecord, Verdict
+from streaming.ports import Classifier, GroupMembership, GroupMetadata, RebalanceListener, Sink, Source
+from streaming.records import InputRecord, OutputRecord, ServiceDecision
 from streaming.scoring.answer import read_answer
-from streaming.scoring.client import Classifier
 from tests.e2e.verifier import Seen
 from tests.scripted_service import classify
 
@@ -35,7 +34,9 @@ class FakeClassifier(Classifier):
         self.before: Callable[[], None] = lambda: None
         self._names_culprits = names_culprits
 
-    def classify(self, transactions: Sequence[bytes], identities: Sequence[str | None]) -> list[Verdict]:
+    def classify(
+        self, transactions: Sequence[bytes], identities: Sequence[str | None]
+    ) -> list[ServiceDecision]:
         self.requests.append(len(transactions))
         self.before()
         if self.faults and (fault := self.faults.pop(0)) is not None:
@@ -92,7 +93,7 @@ class FakeSource(Source):
         self._positions: dict[int, int] = {}
         self._events: list[Callable[[], None]] = []
         self._is_paused = False
-        self._listener: Listener | None = None
+        self._listener: RebalanceListener | None = None
         self.is_joined = True
         self.pauses = 0
         self.rewinds = 0
@@ -102,7 +103,7 @@ class FakeSource(Source):
         self._member = self._seen_member = 0
         self._generation = broker.generation
 
-    def start(self, listener: Listener) -> None:
+    def start(self, listener: RebalanceListener) -> None:
         self._listener = listener
         self._join()
         self._assign(range(self._broker.partitions))
@@ -194,10 +195,10 @@ class FakeSource(Source):
     def has_joined(self) -> bool:
         return self.is_joined
 
-    def membership(self) -> Membership:
+    def group_metadata(self) -> GroupMetadata:
         if not self.is_joined or self._member != self._seen_member:
             raise NotInGroup("not in the group")
-        return Membership(self._generation)
+        return GroupMetadata(self._generation)
 
     def lags(self) -> dict[int, int]:
         return {p: len(self._broker.inputs.get(p, [])) - at for p, at in self._positions.items()}
@@ -227,13 +228,13 @@ class FakeSink(Sink):
             raise self.start_faults.pop(0)
 
     def publish(
-        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], membership: Membership
+        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], metadata: GroupMetadata
     ) -> None:
         self.before()
         fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, Exception):
             raise fault
-        if membership != self._broker.generation:
+        if metadata != self._broker.generation:
             raise BrokerUnavailable("illegal generation")
         self._broker.outputs += self.kept(outputs)
         self._broker.committed.update(offsets)
@@ -249,21 +250,21 @@ class FakeSink(Sink):
         self.is_closed = True
 
 
-class FakeGuard(Guard):
+class FakeGroupMembership(GroupMembership):
     """Says what it is told to."""
 
     def __init__(self) -> None:
         self.taken = threading.Event()
-        self.is_unread = False
+        self.is_unassigned = False
         self.has_left = False
         self.left_as = ""
         self.is_closed = False
 
-    def is_taken(self, membership: Membership) -> bool:
+    def is_taken(self, metadata: GroupMetadata) -> bool:
         return self.taken.is_set()
 
-    def has_unread(self) -> bool:
-        return self.is_unread
+    def has_unassigned_partitions(self) -> bool:
+        return self.is_unassigned
 
     def leave(self, member_id: str) -> None:
         self.has_left = True

@@ -1,26 +1,27 @@
-"""Turns a batch into outcomes: asks the service with patience, takes culprits out, loses none."""
+"""Turns a batch into outcomes: asks the service until it answers, and rejects the items it names."""
 
 import time
 from collections.abc import Sequence
 
 import structlog
 
-from streaming.errors import BatchRejected, BatchTooLarge, RejectedItem, ServiceUnavailable
+from streaming.bridge.batch import Batch
+from streaming.errors import BatchRejected, BatchTooLarge, ServiceUnavailable
 from streaming.observability.metrics import Metrics
-from streaming.records import Batch, Outcome, Rejection
+from streaming.ports import Classifier
+from streaming.records import Outcome, Rejection
 from streaming.scoring.backoff import Backoff
-from streaming.scoring.client import Classifier
-from streaming.scoring.precheck import inspect
+from streaming.scoring.precheck import precheck
 
 log = structlog.get_logger()
 
 
 class Dropped(Exception):  # noqa: N818  # not an error: somebody asked for it
-    """The batch is no longer wanted: its partitions were taken away, or the bridge stops."""
+    """The batch is given up: its partitions were revoked or lost, or the bridge stops."""
 
 
 class Decider:
-    """Decides batches, for as long as it takes.
+    """Decides batches; retries for as long as the service is unavailable.
 
     Parameters
     ----------
@@ -45,10 +46,10 @@ class Decider:
         ServiceRefused
             If a person has to look at address or key.
         """
-        return _Decision(self._classifier, self._backoff, self._metrics, batch).run()
+        return _BatchDecision(self._classifier, self._backoff, self._metrics, batch).run()
 
 
-class _Decision:
+class _BatchDecision:
     """The state of one batch between its first request and its last."""
 
     def __init__(self, classifier: Classifier, backoff: Backoff, metrics: Metrics, batch: Batch) -> None:
@@ -63,15 +64,15 @@ class _Decision:
     def run(self) -> list[Outcome]:
         begun = time.monotonic()
         for index, record in enumerate(self._batch.records):
-            found = inspect(record.value)
+            found = precheck(record.value)
             if isinstance(found, Rejection):
                 self._outcomes[index] = found
             else:
                 self._identities[index] = found
         inspected = time.monotonic()
-        self._metrics.spent("inspect", inspected - begun)
+        self._metrics.add_stage_seconds("inspect", inspected - begun)
         self._ask(list(self._identities))
-        self._metrics.spent("classify", time.monotonic() - inspected)
+        self._metrics.add_stage_seconds("classify", time.monotonic() - inspected)
         return [self._outcomes[index] for index in range(len(self._batch))]
 
     def _ask(self, indexes: list[int]) -> None:
@@ -79,13 +80,13 @@ class _Decision:
         while parts:
             part = parts.pop()
             try:
-                verdicts = self._classify(part)
+                decisions = self._classify(part)
             except BatchRejected as error:
                 parts.extend(self._without_culprits(part, error))
             except BatchTooLarge as error:
                 parts.extend(self._halved(part, Rejection("validate", "too_large", str(error))))
             else:
-                self._outcomes.update(zip(part, verdicts, strict=True))
+                self._outcomes.update(zip(part, decisions, strict=True))
 
     def _classify(self, part: list[int]) -> Sequence[Outcome]:
         values = [self._batch.records[index].value or b"" for index in part]
@@ -99,27 +100,27 @@ class _Decision:
                 self._attempts[index] = self._attempts.get(index, 0) + 1
             begun = time.monotonic()
             try:
-                verdicts = self._classifier.classify(values, identities)
+                decisions = self._classifier.classify(values, identities)
             except ServiceUnavailable as error:
                 self._note_failure(error, attempt)
                 self._backoff.wait(attempt, self._batch.dropped, error.retry_after_s)
             else:
-                self._metrics.request_answered(time.monotonic() - begun, len(part))
-                return verdicts
+                self._metrics.count_request(time.monotonic() - begun, len(part))
+                return decisions
 
     def _note_failure(self, error: ServiceUnavailable, attempt: int) -> None:
-        self._metrics.request_failed(error.reason)
+        self._metrics.count_failed_request(error.reason)
         if attempt & (attempt - 1) == 0:  # the 1st, 2nd, 4th, 8th…: a long outage must not fill the log
             log.warning("service_unavailable", error=str(error), attempt=attempt)
 
     def _without_culprits(self, part: list[int], error: BatchRejected) -> list[list[int]]:
-        culprits = {item.place: item for item in error.items if 0 <= item.place < len(part)}
+        culprits = {item.position: item for item in error.items if 0 <= item.position < len(part)}
         if not culprits:
             # The service cannot say which: halve until it is alone.
             return self._halved(part, Rejection("classify", "rejected", str(error)))
-        for place, item in culprits.items():
-            self._reject(part[place], _named(item))
-        rest = [index for place, index in enumerate(part) if place not in culprits]
+        for position, item in culprits.items():
+            self._reject(part[position], Rejection("validate", item.reason, item.message))
+        rest = [index for position, index in enumerate(part) if position not in culprits]
         return [rest] if rest else []
 
     def _halved(self, part: list[int], rejection: Rejection) -> list[list[int]]:
@@ -132,7 +133,3 @@ class _Decision:
     def _reject(self, index: int, why: Rejection) -> None:
         attempts = self._attempts.get(index, 0)
         self._outcomes[index] = Rejection(why.stage, why.reason, why.message, attempts)
-
-
-def _named(item: RejectedItem) -> Rejection:
-    return Rejection("validate", item.reason, item.message)

@@ -11,7 +11,7 @@ SHARE = 0.1
 LONGEST_S = 0.05
 
 
-class Cadence:
+class FetchTiming:
     """Learns how long a transaction takes, and how long a batch takes from its fetch to its decisions.
 
     A batch that is decided before the transaction ahead of it ends only waits, while records that it could

@@ -1,4 +1,4 @@
-"""Threads beside the bridge: summary lines, and looks at the group: who is in it, and is all of it read."""
+"""A thread beside the loop that asks the group: is the instance id still ours, is every partition read."""
 
 import contextlib
 import threading
@@ -6,97 +6,87 @@ from collections.abc import Callable
 
 import structlog
 
+from streaming.bridge_state import BridgeState
 from streaming.errors import PublishFailed
-from streaming.observability.metrics import Metrics
-from streaming.ports import Guard, Membership, Source
+from streaming.ports import GroupMembership, GroupMetadata, Source
 
 log = structlog.get_logger()
 
 
-class Watch:
-    """Looks every few seconds, apart from the loop, so that a slow broker does not hold it up.
+class GroupMonitor:
+    """Asks every few seconds, apart from the loop, so that a slow broker does not hold the loop up.
 
     Parameters
     ----------
     source : Source
-        Tells the membership.
-    guard : Guard
-        Tells how the group stands.
-    metrics : Metrics
-    check_s, summary_s : float
-        Time between two looks, and between two summary lines, seconds.
+        Tells the bridge's own membership.
+    membership : GroupMembership
+        Asks the group.
+    state : BridgeState
+        Told the answers.
+    interval_s : float
+        Time between two questions, seconds.
     """
 
     def __init__(
-        self, source: Source, guard: Guard, metrics: Metrics, check_s: float, summary_s: float
+        self, source: Source, membership: GroupMembership, state: BridgeState, interval_s: float
     ) -> None:
         self._source = source
-        self._guard = guard
-        self._metrics = metrics
-        self._check_s = check_s
-        self._summary_s = summary_s
+        self._membership = membership
+        self._state = state
+        self._interval_s = interval_s
         self._ended = threading.Event()
-        self.is_taken = False
-        self.must_rejoin = False
-        self._unread_under: Membership | None = None
-        self._threads = [
-            threading.Thread(target=self._check, name="membership", daemon=True),
-            threading.Thread(target=self._summarise, name="summary", daemon=True),
-        ]
+        self._unassigned_under: GroupMetadata | None = None
+        self._thread = threading.Thread(target=self._run, name="group-monitor", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
-        for thread in self._threads:
-            thread.start()
+        """Begin to ask."""
+        self._thread.start()
 
-    def look(self) -> bool:
+    def is_instance_id_taken(self) -> bool:
         """Return whether another process has the instance id, asking now."""
         try:
-            membership = self._source.membership()
+            metadata = self._source.group_metadata()
         except PublishFailed:
             return False  # not in the group at this moment: joining will tell
-        taken = self._guard.is_taken(membership)
+        taken = self._membership.is_taken(metadata)
         try:
             # Joining anew changes the member id: only an answer about the present one counts.
-            return taken and self._source.membership() == membership
+            return taken and self._source.group_metadata() == metadata
         except PublishFailed:
             return False
 
     def close(self) -> None:
-        """Stop looking."""
+        """Stop asking."""
         self._ended.set()
 
-    def _check(self) -> None:
+    def _run(self) -> None:
         try:
-            while not self._ended.wait(self._check_s):
-                self.is_taken = _survived(self.look)
-                if self.is_taken:
+            while not self._ended.wait(self._interval_s):
+                self._state.is_instance_id_taken = _ask_safely(self.is_instance_id_taken)
+                if self._state.is_instance_id_taken:
                     return
-                self.must_rejoin |= _survived(self._is_left_unread)
+                self._state.rejoin_requests += _ask_safely(self._are_partitions_unassigned)
         finally:
-            self._guard.close()
+            self._membership.close()
 
-    def _is_left_unread(self) -> bool:
-        """Return whether the same group leaves a partition to nobody for the second time.
+    def _are_partitions_unassigned(self) -> bool:
+        """Return whether the same generation leaves a partition without a reader for the second time.
 
-        Cooperative rebalancing takes two rounds: who gave partitions up in the first calls for the second.
-        Killed in between, and back under its instance id without a rebalance, it knows of none.
+        Cooperative rebalancing takes two rounds: a member that gave partitions up in the first asks for the
+        second. If it is killed in between and returns under its instance id, it does not know that it has to.
         """
-        before, self._unread_under = self._unread_under, None
-        if self._guard.has_unread():
-            with contextlib.suppress(PublishFailed):  # not in the group at this moment: joining shares out
-                self._unread_under = self._source.membership()
-        return before is not None and before == self._unread_under
-
-    def _summarise(self) -> None:
-        while not self._ended.wait(self._summary_s):
-            log.info("summary", lag=self._metrics.waiting, **self._metrics.summary.take())
+        before, self._unassigned_under = self._unassigned_under, None
+        if self._membership.has_unassigned_partitions():
+            with contextlib.suppress(PublishFailed):  # not in the group at this moment: joining assigns all
+                self._unassigned_under = self._source.group_metadata()
+        return before is not None and before == self._unassigned_under
 
 
-def _survived(look: Callable[[], bool]) -> bool:
+def _ask_safely(question: Callable[[], bool]) -> bool:
     try:
-        return look()
+        return question()
     except Exception as error:
-        # The thread that looks must outlive what nobody foresaw, or a rival is never seen.
+        # If this thread died of an unforeseen error, a process with the same instance id would go unnoticed.
         log.warning("membership_unknown", error=type(error).__name__)
         return False

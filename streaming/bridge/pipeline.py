@@ -10,14 +10,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+from streaming.bridge.batch import Batch
 from streaming.bridge.decider import Dropped
-from streaming.bridge.fetch_timing import Cadence
+from streaming.bridge.fetch_timing import FetchTiming
 from streaming.daemon_pool import DaemonPool
-from streaming.records import Batch, Outcome
+from streaming.records import Outcome
 
 Decide = Callable[[Batch], list[Outcome]]
-Decided = tuple[Batch, list[Outcome]]
-Publish = Callable[[Sequence[Decided]], None]
+DecidedBatch = tuple[Batch, list[Outcome]]
+Publish = Callable[[Sequence[DecidedBatch]], None]
 
 # Beyond 2000 records a transaction only its latency grows.
 MAX_TRANSACTION_RECORDS = 2000
@@ -35,7 +36,7 @@ class Pipeline:
     publish : callable
         Publishes decided batches in one transaction; runs on one thread.
     max_batches, max_bytes : int
-        Limits of what is inside.
+        RecordSizeLimits of what is inside.
     concurrency : int
         Large batches decided at the same time.
     large_records : int
@@ -64,7 +65,7 @@ class Pipeline:
         self._publishing = 0  # batches at the head of the queue, in the transaction under way
         self._is_closed = False
         self._failure: BaseException | None = None
-        self._cadence = Cadence()
+        self._fetch_timing = FetchTiming()
         self._changed = threading.Condition()
         self._deciders = DaemonPool(concurrency, "decider")
         self._publisher = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -90,15 +91,15 @@ class Pipeline:
         return len(self._queue) == self._publishing
 
     @property
-    def oldest_ms(self) -> int | None:
+    def oldest_timestamp_ms(self) -> int | None:
         """When the oldest record inside was produced, milliseconds since 1970."""
         with self._changed:
             return self._queue[0][0].records[0].timestamp_ms if self._queue else None
 
     @property
-    def fetch_in_s(self) -> float:
+    def fetch_delay_s(self) -> float:
         """How long the next fetch can wait without holding anything up, seconds."""
-        return 0.0 if self._is_large else self._cadence.wait_s
+        return 0.0 if self._is_large else self._fetch_timing.wait_s
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -160,7 +161,7 @@ class Pipeline:
         self._deciders.end()
 
     def _decided(self, fetched_since: float) -> None:
-        self._cadence.prepared(fetched_since)
+        self._fetch_timing.prepared(fetched_since)
         with self._changed:
             self._undecided -= 1
             self._changed.notify_all()
@@ -178,8 +179,8 @@ class Pipeline:
     def _can_publish(self) -> bool:
         return bool(self._queue) and self._failure is None and self._queue[0][1].done()
 
-    def _take_ready(self) -> list[Decided]:
-        ready: list[Decided] = []
+    def _take_ready(self) -> list[DecidedBatch]:
+        ready: list[DecidedBatch] = []
         records = 0
         for batch, future in self._queue:
             if not future.done() or (ready and records + len(batch) > MAX_TRANSACTION_RECORDS):
@@ -193,11 +194,11 @@ class Pipeline:
             records += len(batch)
         self._publishing = len(ready)
         if ready:
-            self._cadence.publishing()
+            self._fetch_timing.publishing()
         self._changed.notify_all()
         return ready
 
-    def _publish_ready(self, ready: list[Decided]) -> None:
+    def _publish_ready(self, ready: list[DecidedBatch]) -> None:
         failure: BaseException | None = None
         try:
             self._publish(ready)
@@ -205,14 +206,14 @@ class Pipeline:
             failure = error
         with self._changed:
             self._publishing = 0
-            self._cadence.published()
+            self._fetch_timing.published()
             if failure is None:
                 self._forget(ready)
             else:
                 self._fail(failure)
             self._changed.notify_all()
 
-    def _forget(self, ready: list[Decided]) -> None:
+    def _forget(self, ready: list[DecidedBatch]) -> None:
         for batch, _ in ready:
             if self._queue and self._queue[0][0] is batch:
                 self._queue.popleft()
@@ -221,8 +222,3 @@ class Pipeline:
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
         self._changed.notify_all()
-
-
-def now_ms() -> int:
-    """Return milliseconds since 1970."""
-    return time.time_ns() // 1_000_000

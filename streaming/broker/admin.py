@@ -2,8 +2,7 @@
 """Looks after topics and membership: created when missing, checked before anything is consumed."""
 
 import contextlib
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -11,10 +10,8 @@ from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, NewTopic
 
-from streaming.broker.connection import client_config, translated, until_reached
+from streaming.broker.connection import client_config, retry_until_reached, translate_error
 from streaming.errors import BrokerRefused, BrokerUnavailable
-from streaming.ports import Guard, Membership
-from streaming.settings.load import Settings
 from streaming.settings.sections import KafkaSettings, TopicSettings
 
 Answer = TypeVar("Answer")
@@ -55,7 +52,7 @@ class Admin:
     def __init__(self, settings: KafkaSettings) -> None:
         config = client_config(settings, "streaming-admin")
         self._servers = settings.bootstrap_servers
-        self._client: Any = until_reached(
+        self._client: Any = retry_until_reached(
             lambda: KafkaAdminClient(**config | {"bootstrap_timeout_ms": 2000}),
             settings.connect_timeout_s,
             settings.bootstrap_servers,
@@ -83,7 +80,7 @@ class Admin:
         try:
             found = self._client.describe_topics([name])
         except kafka_errors.KafkaError as error:
-            raise translated(error, f"Looking for topic {name}") from error
+            raise translate_error(error, f"Looking for topic {name}") from error
         for topic in found:
             if topic.get("name") == name and topic.get("partitions"):
                 rights = frozenset(topic.get("authorized_operations") or ())
@@ -175,138 +172,3 @@ def _value(found: Any, key: str) -> Any:
             with contextlib.suppress(KeyError):
                 return _value(part, key)
     raise KeyError(key)
-
-
-@dataclass(frozen=True)
-class Topics:
-    """The three topics, and what fits into the two outputs."""
-
-    input: Topic
-    output: Topic
-    dead_letter: Topic
-    max_decision_bytes: int
-    max_dead_letter_bytes: int
-
-
-def prepare_topics(settings: Settings) -> Topics:
-    """Find the topics, create those that are missing, and read their limits.
-
-    Raises
-    ------
-    BrokerUnavailable, BrokerRefused
-        With one sentence on what to do.
-    """
-    names = settings.topics
-    with Admin(settings.kafka) as admin:
-        source = _ensure(admin, names.input, names.partitions, names)
-        output = _ensure(admin, names.output, source.partitions, names)
-        dead_letter = _ensure(admin, names.dead_letter, source.partitions, names)
-        # Told now, not by the first transaction.
-        source.require("READ")
-        for one in (output, dead_letter):
-            one.require("WRITE")
-        return Topics(
-            source,
-            output,
-            dead_letter,
-            admin.max_message_bytes(names.output),
-            admin.max_message_bytes(names.dead_letter),
-        )
-
-
-def prepare_input(settings: Settings) -> Topic:
-    """Find the input topic, or create it: whoever only produces needs no right to the others.
-
-    Raises
-    ------
-    BrokerUnavailable, BrokerRefused
-        With one sentence on what to do.
-    """
-    names = settings.topics
-    with Admin(settings.kafka) as admin:
-        topic = _ensure(admin, names.input, names.partitions, names)
-    topic.require("WRITE")
-    return topic
-
-
-def _ensure(admin: Admin, name: str, partitions: int, settings: TopicSettings) -> Topic:
-    found = admin.find(name)
-    if found is not None:
-        return found
-    if not settings.create_missing:
-        raise BrokerRefused(f"Topic {name} is missing: create it, or set topics.create_missing.")
-    return admin.create(name, partitions, settings)
-
-
-# What a broker that is down, or not the coordinator any more, brings about.
-SILENT = (
-    BrokerUnavailable,
-    BrokerRefused,
-    kafka_errors.KafkaError,
-    KeyError,
-    ValueError,
-    OSError,
-    RuntimeError,
-)
-
-
-class GroupGuard(Guard):
-    """Asks the group's coordinator who holds our instance id.
-
-    A fenced static member's heartbeat only logs the error and stops: without this look, a bridge
-    whose id was taken would go on fetching for nobody.
-    """
-
-    def __init__(self, settings: Settings, partitions: int) -> None:
-        self._settings = settings
-        self._partitions = partitions  # of the input topic
-        self._lock = threading.Lock()
-        self._kept: Admin | None = None
-
-    def is_taken(self, membership: Membership) -> bool:
-        """See `Guard.is_taken`."""
-        bridge = self._settings.bridge
-        holder = self._asked(lambda admin: admin.holder(bridge.group, bridge.instance_id))
-        return holder is not None and holder != getattr(membership, "member_id", None)
-
-    def has_unread(self) -> bool:
-        """See `Guard.has_unread`."""
-        group, topic = self._settings.bridge.group, self._settings.topics.input
-        assigned = self._asked(lambda admin: admin.assigned(group, topic))
-        return assigned is not None and not assigned.issuperset(range(self._partitions))
-
-    def _asked(self, question: Callable[[Admin], Answer | None]) -> Answer | None:
-        with self._lock:
-            try:
-                return question(self._connected())
-            except SILENT:
-                self._disconnect()
-                return None
-
-    def leave(self, member_id: str) -> None:
-        """See `Guard.leave`."""
-        if not member_id:
-            return
-        bridge = self._settings.bridge
-        # A client of its own: the one that is kept may be waiting for an answer.
-        with contextlib.suppress(*SILENT), self._admin() as admin:
-            admin.remove(bridge.group, bridge.instance_id, member_id)
-
-    def close(self) -> None:
-        """See `Guard.close`."""
-        with self._lock:
-            self._disconnect()
-
-    def _connected(self) -> Admin:
-        # Connecting anew for each look would cost the bridge's other threads tens of milliseconds.
-        if self._kept is None:
-            self._kept = self._admin()
-        return self._kept
-
-    def _disconnect(self) -> None:
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.close()
-
-    def _admin(self) -> Admin:
-        return Admin(self._settings.kafka.model_copy(update={"connect_timeout_s": 1.0}))

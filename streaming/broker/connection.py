@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
 
-from streaming.broker.selector import QuickSelector
+from streaming.broker.selector import FastLookupSelector
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -60,9 +60,9 @@ def client_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
 
 
 # For consumers and producers; the admin client knows no such setting.
-QUIET = {
+CLIENT_OPTIONS = {
     "metrics_enabled": False,  # a quarter of the cost of sending, and nobody reads them
-    "selector": QuickSelector,
+    "selector": FastLookupSelector,
 }
 
 
@@ -95,7 +95,7 @@ def _sasl(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def translated(error: Exception, doing: str) -> StreamingError:
+def translate_error(error: Exception, doing: str) -> StreamingError:
     """Return the error of ours that says what to do about one of kafka-python's.
 
     Parameters
@@ -117,7 +117,7 @@ def translated(error: Exception, doing: str) -> StreamingError:
     return PublishFailed(text)
 
 
-def unread(error: Exception, doing: str) -> StreamingError:
+def translate_consumer_error(error: Exception, doing: str) -> StreamingError:
     """Return the error of ours for one that a consumer raised.
 
     Once it has met a batch with a wrong checksum, kafka-python 3.0.12 spins for ever in the next ``poll()``,
@@ -128,7 +128,7 @@ def unread(error: Exception, doing: str) -> StreamingError:
             f"{doing}: {_name(error)}. Nothing of that batch was used: start again, and if it comes again, "
             "the broker's copy is damaged: see its log."
         )
-    return translated(error, doing)
+    return translate_error(error, doing)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -151,7 +151,7 @@ def _name(error: Exception) -> str:
     return text if name in text else f"{name} {text}".strip()
 
 
-def until_reached(attempt: Callable[[], Result], timeout_s: float, servers: str) -> Result:
+def retry_until_reached(attempt: Callable[[], Result], timeout_s: float, servers: str) -> Result:
     """Repeat an attempt while the broker cannot be reached.
 
     Raises
@@ -166,7 +166,7 @@ def until_reached(attempt: Callable[[], Result], timeout_s: float, servers: str)
         try:
             return attempt()
         except kafka_errors.KafkaError as error:
-            ours = translated(error, f"Kafka at {servers} refuses the connection")
+            ours = translate_error(error, f"Kafka at {servers} refuses the connection")
             if isinstance(ours, BrokerRefused):
                 raise ours from error
             if time.monotonic() > deadline:

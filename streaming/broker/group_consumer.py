@@ -12,10 +12,11 @@ from kafka.coordinator.assignors.cooperative_sticky import (
     CooperativeStickyAssignor,
 )
 from kafka.structs import MemberState
+from typing_extensions import override
 
-from streaming.broker.connection import QUIET, client_config, unread
+from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_consumer_error
 from streaming.errors import BrokerUnavailable, NotInGroup
-from streaming.ports import Listener, Membership, Source
+from streaming.ports import GroupMetadata, RebalanceListener, Source
 from streaming.records import InputRecord
 from streaming.settings.load import Settings
 
@@ -24,7 +25,7 @@ FETCH_MAX_BYTES = 16 * 1024 * 1024  # what the client may hold before poll() ask
 ENDS_EVERY_S, ENDS_TIMEOUT_MS = 3.0, 500
 
 
-class GroupSource(Source):
+class GroupConsumer(Source):
     """The input topic through kafka-python's consumer, raw bytes throughout.
 
     A deserializer that fails would make ``poll()`` spin for ever, so there is none.
@@ -44,12 +45,12 @@ class GroupSource(Source):
         self._asked_ends: dict[TopicPartition, int] = {}
         self._asked_at = float("-inf")
 
-    def start(self, listener: Listener) -> None:
-        """See `Source.start`."""
+    @override
+    def start(self, listener: RebalanceListener) -> None:
         bridge = self._settings.bridge
         self._consumer = KafkaConsumer(
             **client_config(self._settings.kafka, f"bridge-{bridge.instance_id}"),
-            **QUIET,
+            **CLIENT_OPTIONS,
             group_id=bridge.group,
             group_instance_id=bridge.instance_id,
             partition_assignment_strategy=(CooperativeStickyAssignor,),
@@ -66,8 +67,8 @@ class GroupSource(Source):
         )
         self._consumer.subscribe([self._topic], listener=_Adapter(listener))
 
+    @override
     def poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
-        """See `Source.poll`."""
         if self._is_paused:
             self.pause()  # partitions may have come since
         try:
@@ -75,7 +76,7 @@ class GroupSource(Source):
         except kafka_errors.KafkaError as error:
             if getattr(error, "retriable", False):
                 return []
-            raise unread(error, f"Reading {self._topic}") from error
+            raise translate_consumer_error(error, f"Reading {self._topic}") from error
         self._keep_joining()
         self._notice_rejoining()
         return [_record(one) for ones in found.values() for one in ones]
@@ -101,19 +102,19 @@ class GroupSource(Source):
         if was_member:
             raise NotInGroup("The group had given the bridge up; it has joined anew.")
 
+    @override
     def pause(self) -> None:
-        """See `Source.pause`."""
         self._is_paused = True
         self._consumer.pause(*self._consumer.assignment())
 
+    @override
     def resume(self) -> None:
-        """See `Source.resume`."""
         if self._is_paused:
             self._is_paused = False
             self._consumer.resume(*self._consumer.paused())
 
+    @override
     def rewind(self) -> None:
-        """See `Source.rewind`."""
         timeout_ms = self._settings.kafka.request_timeout_s * 1000
         try:
             for place in self._consumer.assignment():
@@ -126,35 +127,35 @@ class GroupSource(Source):
         except kafka_errors.KafkaError as error:
             raise BrokerUnavailable(f"Reading the committed offsets: {type(error).__name__}") from error
 
+    @override
     def rejoin(self) -> None:
-        """See `Source.rejoin`."""
         self._consumer._coordinator.request_rejoin()
 
     @property
+    @override
     def member_id(self) -> str:
-        """See `Source.member_id`."""
         return self._member_id
 
     @property
+    @override
     def has_joined(self) -> bool:
-        """See `Source.has_joined`."""
         try:
-            self.membership()
+            self.group_metadata()
         except NotInGroup:
             return False
         return self._settled_as == self._member_id
 
-    def membership(self) -> Membership:
-        """See `Source.membership`."""
+    @override
+    def group_metadata(self) -> GroupMetadata:
         metadata = self._consumer.group_metadata()
         # Without member id a commit counts as one from outside the group, which nothing fences; under
         # another one than before it would be accepted, although others may have done the same work.
         if metadata.generation_id < 0 or not metadata.member_id or metadata.member_id != self._member_id:
             raise NotInGroup("The bridge is not in its group now.")
-        return Membership(metadata)
+        return GroupMetadata(metadata)
 
+    @override
     def lags(self) -> dict[int, int]:
-        """See `Source.lags`."""
         found = {}
         assigned = self._consumer.assignment()
         if self._is_paused and assigned:
@@ -178,8 +179,8 @@ class GroupSource(Source):
         with contextlib.suppress(kafka_errors.KafkaError):
             self._asked_ends = self._consumer.end_offsets(list(assigned), timeout_ms=ENDS_TIMEOUT_MS)
 
+    @override
     def close(self) -> None:
-        """See `Source.close`."""
         if self._consumer is not None:
             with contextlib.suppress(kafka_errors.KafkaError):
                 self._consumer.close(autocommit=False, timeout_ms=1000)
@@ -196,7 +197,7 @@ class _Adapter(ConsumerRebalanceListener):  # type: ignore[misc]  # the base is 
     stand still until they return, so whoever listens must return well within the session timeout.
     """
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: RebalanceListener) -> None:
         self._listener = listener
 
     def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:

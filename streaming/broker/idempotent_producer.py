@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from streaming.broker.connection import QUIET, client_config, translated, until_reached
+from streaming.broker.connection import CLIENT_OPTIONS, client_config, retry_until_reached, translate_error
 from streaming.broker.transactional_producer import BATCH_BYTES, MAX_REQUEST_BYTES
 from streaming.errors import BrokerUnavailable
 from streaming.records import Headers
@@ -19,7 +19,7 @@ from streaming.settings.sections import KafkaSettings
 MAX_OUTSTANDING = 20_000
 
 
-class Feed:
+class IdempotentProducer:
     """An idempotent producer that remembers what is not acknowledged yet.
 
     Parameters
@@ -33,10 +33,10 @@ class Feed:
         config = client_config(settings, "replay")
         self._timeout_s = delivery_timeout_s
         self._outstanding: deque[Any] = deque()
-        self._producer = until_reached(
+        self._producer = retry_until_reached(
             lambda: KafkaProducer(
                 **config,
-                **QUIET,
+                **CLIENT_OPTIONS,
                 delivery_timeout_ms=int(delivery_timeout_s * 1000),
                 max_block_ms=int(delivery_timeout_s * 1000),
                 retry_backoff_ms=20,
@@ -69,7 +69,7 @@ class Feed:
                 self._producer.send(topic, value=value, key=key, headers=headers, partition=partition)
             )
         except kafka_errors.KafkaError as error:
-            raise translated(error, f"Sending to {topic}") from error
+            raise translate_error(error, f"Sending to {topic}") from error
         while self._outstanding and self._outstanding[0].is_done:
             self._check(self._outstanding.popleft(), 0.0)
         if len(self._outstanding) >= MAX_OUTSTANDING:
@@ -92,7 +92,7 @@ class Feed:
             message = f"The broker has not acknowledged a record for {self._timeout_s:g} s: is it up?"
             raise BrokerUnavailable(message) from error
         except kafka_errors.KafkaError as error:
-            raise translated(error, "Sending") from error
+            raise translate_error(error, "Sending") from error
 
     def close(self) -> None:
         """Give up the connections; `flush` before."""

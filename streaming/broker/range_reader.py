@@ -11,9 +11,15 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
-from streaming.broker.connection import QUIET, client_config, translated, unread, until_reached
+from streaming.broker.connection import (
+    CLIENT_OPTIONS,
+    client_config,
+    retry_until_reached,
+    translate_consumer_error,
+    translate_error,
+)
 from streaming.errors import BrokerUnavailable, SettingsError
-from streaming.ports import Membership
+from streaming.ports import GroupMetadata
 from streaming.records import InputRecord
 from streaming.settings.sections import KafkaSettings
 
@@ -26,7 +32,7 @@ Offsets = dict[int, int]
 """Partition to offset."""
 
 
-class Reader:
+class RangeReader:
     """Reads topics from offset to offset, read_committed.
 
     Parameters
@@ -39,10 +45,10 @@ class Reader:
     def __init__(self, settings: KafkaSettings, group: str | None = None) -> None:
         self._timeout_s = settings.request_timeout_s
         config = client_config(settings, "reader")
-        self._consumer: Any = until_reached(
+        self._consumer: Any = retry_until_reached(
             lambda: KafkaConsumer(
                 **config,
-                **QUIET,
+                **CLIENT_OPTIONS,
                 group_id=group,
                 isolation_level="read_committed",
                 enable_auto_commit=False,
@@ -53,7 +59,7 @@ class Reader:
             settings.bootstrap_servers,
         )
 
-    def __enter__(self) -> "Reader":
+    def __enter__(self) -> "RangeReader":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,7 +155,7 @@ def _answered(question: Callable[[], Any], doing: str) -> Any:
     except kafka_errors.KafkaTimeoutError as error:
         raise BrokerUnavailable(f"{doing}: the broker does not answer in time.") from error
     except kafka_errors.KafkaError as error:
-        raise translated(error, doing) from error
+        raise translate_error(error, doing) from error
 
 
 def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
@@ -159,7 +165,7 @@ def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
     except kafka_errors.KafkaError as error:
         if getattr(error, "retriable", False):
             return None
-        raise unread(error, doing) from error
+        raise translate_consumer_error(error, doing) from error
 
 
 def _record(found: Any) -> InputRecord:
@@ -185,9 +191,9 @@ def _moment_ms(text: str) -> int:
         raise SettingsError(message) from error
 
 
-def alone_in(group: str) -> Membership:
+def group_metadata_without_member(group: str) -> GroupMetadata:
     """Return a membership to commit a group's offsets with that nobody consumes.
 
     Nothing fences it but the transactional id of the sink.
     """
-    return Membership(ConsumerGroupMetadata(group_id=group))
+    return GroupMetadata(ConsumerGroupMetadata(group_id=group))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import selectors
 from typing import Protocol
 
+from typing_extensions import override
+
 
 class HasFileno(Protocol):
     """What can be waited for, besides a bare file descriptor."""
@@ -13,30 +15,30 @@ class HasFileno(Protocol):
         """Return the file descriptor."""
 
 
-class QuickSelector(selectors.DefaultSelector):
-    """The standard library's selector, with a cheaper way to say that a socket is not registered.
+class FastLookupSelector(selectors.DefaultSelector):
+    """The standard library's selector, with a cheaper answer for a socket that is not registered.
 
-    kafka-python asks for a socket's key before each wait, nearly always in vain. The answer of the standard
-    library is an error text with the socket in it, for which the socket makes four system calls: a fifth of
-    the producer thread's time.
+    kafka-python 3.0.12 asks for a socket's key before each wait, and nearly always there is none. The
+    standard library then formats an error text with the socket in it, which makes four system calls: a
+    fifth of the producer thread's time.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._keys: dict[int | HasFileno, selectors.SelectorKey] = {}  # by file object
 
+    @override
     def register(self, fileobj: int | HasFileno, events: int, data: object = None) -> selectors.SelectorKey:
-        """See `selectors.BaseSelector.register`."""
         key = self._keys[fileobj] = super().register(fileobj, events, data)
         return key
 
+    @override
     def modify(self, fileobj: int | HasFileno, events: int, data: object = None) -> selectors.SelectorKey:
-        """See `selectors.BaseSelector.modify`."""
         key = self._keys[fileobj] = super().modify(fileobj, events, data)
         return key
 
+    @override
     def unregister(self, fileobj: int | HasFileno) -> selectors.SelectorKey:
-        """See `selectors.BaseSelector.unregister`."""
         self._keys.pop(fileobj, None)
         return super().unregister(fileobj)
 
@@ -50,7 +52,7 @@ class QuickSelector(selectors.DefaultSelector):
         """
         return self._keys[fileobj]
 
+    @override
     def close(self) -> None:
-        """See `selectors.BaseSelector.close`."""
         self._keys.clear()
         super().close()

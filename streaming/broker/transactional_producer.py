@@ -9,12 +9,13 @@ from typing import Any
 from kafka import KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
+from typing_extensions import override
 
 from streaming.broker.admin import Topic
-from streaming.broker.connection import QUIET, client_config, translated
+from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_error
 from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
 from streaming.errors import BrokerUnavailable, PublishFailed
-from streaming.ports import Membership, Sink
+from streaming.ports import GroupMetadata, Sink
 from streaming.records import OutputRecord
 from streaming.settings.load import Settings
 
@@ -25,7 +26,7 @@ LINGER_MS = 5
 MAX_REQUEST_BYTES = 110 * 1024 * 1024
 
 
-class TransactionalSink(Sink):
+class TransactionalProducer(Sink):
     """The output topics and the group's offsets.
 
     Any trouble ends the producer: abort, epoch bumps and half-known outcomes differ from case to
@@ -38,7 +39,7 @@ class TransactionalSink(Sink):
         Identity that aborts its predecessor's open transaction and fences its predecessor.
     source : str
         Topic whose offsets are committed.
-    outlets : mapping of str to Topic
+    topics_by_kind : mapping of str to Topic
         Kind of output to its topic.
     spent : callable
         Told a stage and the seconds spent in it.
@@ -49,19 +50,19 @@ class TransactionalSink(Sink):
         settings: Settings,
         transactional_id: str,
         source: str,
-        outlets: Mapping[str, Topic],
+        topics_by_kind: Mapping[str, Topic],
         spent: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> None:
         self._settings = settings
         self._transactional_id = transactional_id
         self._source = source
-        self._outlets = dict(outlets)
+        self._topics_by_kind = dict(topics_by_kind)
         self._spent = spent
         self._thread: DeadlineThread | None = None
         self._producer: Any = None
 
+    @override
     def start(self) -> None:
-        """See `Sink.start`."""
         self._discard()
         thread = DeadlineThread("producer")
         self._thread = thread
@@ -72,14 +73,14 @@ class TransactionalSink(Sink):
         except DeadlinePassedError as error:
             raise BrokerUnavailable(f"Starting a producer: {error}") from error
         except kafka_errors.KafkaError as error:
-            raise translated(error, "Starting a producer") from error
+            raise translate_error(error, "Starting a producer") from error
 
     def _open(self, thread: DeadlineThread) -> Any:
         bridge = self._settings.bridge
         config = client_config(self._settings.kafka, self._transactional_id)
         producer = KafkaProducer(
             **config,
-            **QUIET,
+            **CLIENT_OPTIONS,
             transactional_id=self._transactional_id,
             transaction_timeout_ms=bridge.transaction_timeout_ms,
             delivery_timeout_ms=int(max(bridge.transaction_deadline_s, 1) * 1000)
@@ -100,10 +101,10 @@ class TransactionalSink(Sink):
             _drop(producer)
         return producer
 
+    @override
     def publish(
-        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], membership: Membership
+        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], membership: GroupMetadata
     ) -> None:
-        """See `Sink.publish`."""
         if self._thread is None or self._producer is None:
             raise PublishFailed("There is no producer.")
         thread, producer = self._thread, self._producer
@@ -115,14 +116,14 @@ class TransactionalSink(Sink):
             raise PublishFailed(f"Publishing: {error}") from error
         except (kafka_errors.KafkaError, RuntimeError) as error:
             self._discard()
-            raise translated(error, "Publishing") from error
+            raise translate_error(error, "Publishing") from error
 
     def _transact(
         self,
         producer: Any,
         outputs: Sequence[OutputRecord],
         offsets: Mapping[int, int],
-        membership: Membership,
+        membership: GroupMetadata,
     ) -> None:
         begun = time.monotonic()
         deadline = begun + self._settings.bridge.transaction_deadline_s
@@ -148,13 +149,13 @@ class TransactionalSink(Sink):
 
     def _send(self, producer: Any, output: OutputRecord) -> Any:
         # The partition of the input is kept, so the order within a partition and a key is.
-        outlet = self._outlets[output.kind]
+        sender = self._topics_by_kind[output.kind]
         return producer.send(
-            outlet.name,
+            sender.name,
             value=output.value,
             key=output.key,
             headers=output.headers,
-            partition=output.partition % outlet.partitions,
+            partition=output.partition % sender.partitions,
         )
 
     def _discard(self) -> None:
@@ -165,8 +166,8 @@ class TransactionalSink(Sink):
         if producer is not None:
             _drop(producer)
 
+    @override
     def close(self) -> None:
-        """See `Sink.close`."""
         self._discard()
 
 

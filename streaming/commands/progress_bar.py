@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 @contextmanager
-def counting(text: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def show_count(text: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """Show a count while the block runs.
 
     Parameters

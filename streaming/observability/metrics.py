@@ -1,6 +1,5 @@
-"""What the bridge shows of itself: Prometheus metrics, and the figures of the summary line."""
+"""The Prometheus metrics of a bridge."""
 
-import threading
 import time
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
@@ -8,14 +7,15 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from streaming.observability.summary import Summary
 from streaming.records import InputRecord, Outcome, Rejection
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-# What is known to be possible, so that each counts from 0: `rate` does not see what a series starts with.
-# Reasons that the service gives for an item join as they come.
+# Label values that are known in advance start at 0: `rate` does not see the value a series starts with.
+# Reasons that the service gives for an item are added when they first occur.
 STAGES = ("fetch", "inspect", "classify", "write", "send", "acknowledge", "offsets", "commit")
-RETRIES = ("timeout", "connect", "transport", "answer", "408", "425", "429", "500", "502", "503", "504")
-DEAD = {
+KNOWN_RETRIES = ("timeout", "connect", "transport", "answer", "408", "425", "429", "500", "502", "503", "504")
+KNOWN_REJECTIONS = {
     "parse": (
         *("tombstone", "empty", "not_utf8", "not_json", "not_object"),
         *("too_deep", "number_out_of_range", "duplicate_key"),
@@ -31,7 +31,7 @@ class InFlight(Protocol):
     """What the metrics look at in a pipeline."""
 
     @property
-    def oldest_ms(self) -> int | None:
+    def oldest_timestamp_ms(self) -> int | None:
         """When the oldest record inside was produced, milliseconds since 1970."""
 
     def __len__(self) -> int:
@@ -53,12 +53,7 @@ class Metrics:
         self._releases: set[str] = set()
         self._define()
         self._begin_at_zero()
-        self.last_turn = time.monotonic()
-        self.last_progress = time.monotonic()
-        self.waiting = 0
         self._lag_partitions: set[int] = set()
-        self.is_assigned = False
-        self.stopped_by: str | None = None
 
     def _define(self) -> None:
         registry = self.registry
@@ -106,13 +101,13 @@ class Metrics:
     def _begin_at_zero(self) -> None:
         for metric, known in (
             (self._stages, STAGES),
-            (self._retries, RETRIES),
+            (self._retries, KNOWN_RETRIES),
             (self._transactions, ("committed", "aborted")),
             (self._rebalances, ("assigned", "revoked", "lost")),
         ):
             for label in known:
                 metric.labels(label)
-        for stage, reasons in DEAD.items():
+        for stage, reasons in KNOWN_REJECTIONS.items():
             for reason in reasons:
                 self._dead.labels(stage, reason)
 
@@ -123,18 +118,18 @@ class Metrics:
             for decision in DECISIONS:
                 self._decided.labels(decision, release)
 
-    def request_answered(self, seconds: float, records: int) -> None:
-        """Note a request that brought verdicts."""
+    def count_request(self, seconds: float, records: int) -> None:
+        """Note a request that brought decisions."""
         self._request.observe(seconds)
         self._batch.observe(records)
         self.summary.add(requests=1, request_s=seconds)
 
-    def request_failed(self, reason: str) -> None:
+    def count_failed_request(self, reason: str) -> None:
         """Note a request that will be repeated."""
         self._retries.labels(reason).inc()
         self.summary.add(retries=1)
 
-    def published(self, outcomes: Sequence[tuple[InputRecord, Outcome]], seconds: float) -> None:
+    def count_transaction(self, outcomes: Sequence[tuple[InputRecord, Outcome]], seconds: float) -> None:
         """Note a committed transaction."""
         now = time.time()
         kinds: Tally[tuple[str, ...]] = Tally()
@@ -151,33 +146,31 @@ class Metrics:
         self._transactions.labels("committed").inc()
         self._publish.observe(seconds)
         self._committed.set(now)
-        self.last_progress = time.monotonic()
         dead = sum(count for (kind, *_), count in kinds.items() if kind == "dead")
         self.summary.add(
             decided=len(outcomes) - dead, dead_letters=dead, transactions=1, transaction_s=seconds
         )
 
-    def spent(self, stage: str, seconds: float) -> None:
+    def add_stage_seconds(self, stage: str, seconds: float) -> None:
         """Note time spent in a stage."""
         self._stages.labels(stage).inc(seconds)
 
-    def aborted(self) -> None:
+    def count_aborted(self) -> None:
         """Note a transaction that was given up."""
         self._transactions.labels("aborted").inc()
         self.summary.add(aborted=1)
 
-    def paused(self, seconds: float) -> None:
+    def add_paused_seconds(self, seconds: float) -> None:
         """Note time with fetching paused."""
         self._paused.inc(seconds)
         self.summary.add(paused_s=seconds)
 
-    def rebalanced(self, kind: str) -> None:
+    def count_rebalance(self, kind: str) -> None:
         """Note that partitions were assigned, revoked or lost."""
         self._rebalances.labels(kind).inc()
-        self.is_assigned = kind != "lost"
         self.summary.add(rebalances=1)
 
-    def lag(self, lags: Mapping[int, int]) -> None:
+    def show_lag(self, lags: Mapping[int, int]) -> None:
         """Note the records not fetched yet, by partition."""
         # Cleared and set again, the partitions would be missing from a scrape in between.
         for gone in self._lag_partitions - lags.keys():
@@ -185,51 +178,9 @@ class Metrics:
         for partition, records in lags.items():
             self._lag.labels(str(partition)).set(records)
         self._lag_partitions = set(lags)
-        self.waiting = sum(lags.values())
 
-    def turned(self, pipeline: InFlight) -> None:
-        """Note that the loop is alive, and what it holds."""
-        self.last_turn = time.monotonic()
-        held = len(pipeline)
-        oldest = pipeline.oldest_ms
-        self._in_flight.set(held)
+    def show_in_flight(self, pipeline: InFlight) -> None:
+        """Set the gauges of what is between fetched and committed."""
+        oldest = pipeline.oldest_timestamp_ms
+        self._in_flight.set(len(pipeline))
         self._oldest.set(max(0.0, time.time() - oldest / 1000) if oldest is not None else 0.0)
-        if not held and not self.waiting:
-            self.last_progress = self.last_turn
-
-
-class Summary:
-    """Sums since the last summary line."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sums: Tally[str] = Tally()
-        self._since = time.monotonic()
-
-    def add(self, **amounts: float) -> None:
-        """Add amounts by name."""
-        with self._lock:
-            self._sums.update(amounts)
-
-    def take(self) -> dict[str, float]:
-        """Return the sums and begin anew; means in milliseconds instead of sums of seconds."""
-        with self._lock:
-            sums, self._sums = self._sums, Tally()
-            elapsed, self._since = time.monotonic() - self._since, time.monotonic()
-        done = sums["decided"] + sums["dead_letters"]
-        return {
-            "decided": sums["decided"],
-            "dead_letters": sums["dead_letters"],
-            "per_second": round(done / elapsed, 1) if elapsed else 0.0,
-            "transactions": sums["transactions"],
-            "aborted": sums["aborted"],
-            "retries": sums["retries"],
-            "paused_s": round(sums["paused_s"], 3),
-            "rebalances": sums["rebalances"],
-            "request_ms": _mean_ms(sums["request_s"], sums["requests"]),
-            "transaction_ms": _mean_ms(sums["transaction_s"], sums["transactions"]),
-        }
-
-
-def _mean_ms(seconds: float, count: float) -> float:
-    return round(1000 * seconds / count, 2) if count else 0.0

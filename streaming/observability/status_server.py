@@ -1,56 +1,14 @@
 """The bridge over HTTP: ``/metrics``, ``/livez``, ``/readyz``."""
 
 import threading
-import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streaming.errors import SettingsError
+from streaming.observability.health import Health
 from streaming.observability.metrics import Metrics
 from streaming.settings.sections import MetricsSettings
-
-
-class Health:
-    """Whether the bridge is alive, and whether it gets anywhere.
-
-    Parameters
-    ----------
-    metrics : Metrics
-    settings : MetricsSettings
-    is_service_ready : callable
-        Asks the scoring service.
-    """
-
-    def __init__(
-        self, metrics: Metrics, settings: MetricsSettings, is_service_ready: Callable[[], bool]
-    ) -> None:
-        self._metrics = metrics
-        self._settings = settings
-        self._is_service_ready = is_service_ready
-
-    def fault_of_life(self) -> str | None:
-        """Return why the loop seems dead, or None."""
-        silence = time.monotonic() - self._metrics.last_turn
-        return (
-            f"the loop has not turned for {silence:.0f} s"
-            if silence > self._settings.live_timeout_s
-            else None
-        )
-
-    def fault_of_readiness(self) -> str | None:
-        """Return why the bridge is not ready, or None."""
-        standstill = time.monotonic() - self._metrics.last_progress
-        if self._metrics.stopped_by is not None:
-            return self._metrics.stopped_by
-        if not self._metrics.is_assigned:
-            return "the bridge has not joined its group"
-        if standstill > self._settings.progress_timeout_s:
-            return f"records wait and none was committed for {standstill:.0f} s"
-        if not self._is_service_ready():
-            return "the scoring service is not ready"
-        return self.fault_of_life()
 
 
 class StatusServer:
@@ -101,9 +59,9 @@ def _handler(metrics: Metrics, health: Health) -> type[BaseHTTPRequestHandler]:
             if path == "/metrics":
                 self._answer(200, generate_latest(metrics.registry), CONTENT_TYPE_LATEST)
             elif path == "/livez":
-                self._answer_health(health.fault_of_life())
+                self._answer_health(health.liveness_failure())
             elif path == "/readyz":
-                self._answer_health(health.fault_of_readiness())
+                self._answer_health(health.readiness_failure())
             else:
                 self._answer(404, b"not found: /metrics, /livez, /readyz\n")
 

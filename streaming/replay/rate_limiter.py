@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 
 # At most so many at once: a lot is held in memory, and nobody looks at a stop before it is sent.
-MAX_LOT = 1000
+MAX_CHUNK = 1000
 
 
-class Pace:
+class RateLimiter:
     """Tells how many may be sent by now.
 
     Sleeping between single records costs half a core at 1000/s and drifts; ticks with a plan made
@@ -18,7 +18,7 @@ class Pace:
     rate : float
         Per second; 0: no limit.
     tick_s : float
-        Shortest time between two lots, seconds.
+        Shortest time between two chunk, seconds.
     clock, sleep : callable
         Replaced in tests.
     """
@@ -37,16 +37,16 @@ class Pace:
         self._begun = clock()
         self._granted = 0
 
-    def next_lot(self) -> int:
+    def next_chunk(self) -> int:
         """Wait for the next tick; return how many to send now, at least 1.
 
         After a delay several full lots follow at once.
         """
         if self._rate == 0:
-            return MAX_LOT
+            return MAX_CHUNK
         while True:
             elapsed = self._clock() - self._begun
-            due = min(int(elapsed * self._rate) + 1 - self._granted, MAX_LOT)
+            due = min(int(elapsed * self._rate) + 1 - self._granted, MAX_CHUNK)
             if due > 0:
                 self._granted += due
                 return due

@@ -14,13 +14,13 @@ from typing import Protocol
 
 from streaming.errors import DataError
 from streaming.replay.data_files import Transaction, read_transactions
-from streaming.replay.rate_limiter import Pace
+from streaming.replay.rate_limiter import RateLimiter
 
 SIMULATOR = "simulator"
 
 
-class Outlet(Protocol):
-    """Where transactions go: `broker.feed.Feed`, or a list in tests."""
+class RecordSender(Protocol):
+    """Where transactions go: `broker.feed.IdempotentProducer`, or a list in tests."""
 
     def send(self, topic: str, key: bytes | None, value: bytes) -> None:
         """Hand one record over."""
@@ -44,20 +44,20 @@ class Replayed:
 
 def replay(  # what, where to, how fast, and who is told
     transactions: Iterable[Transaction],
-    outlet: Outlet,
+    sender: RecordSender,
     topic: str,
-    pace: Pace,
+    limiter: RateLimiter,
     report: Callable[[int], None] = lambda sent: None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Replayed:
-    """Send transactions at a pace until they end.
+    """Send transactions at a limiter until they end.
 
     Parameters
     ----------
     transactions : iterable of (key, value)
-    outlet : Outlet
+    sender : RecordSender
     topic : str
-    pace : Pace
+    limiter : RateLimiter
     report : callable
         Told the number sent after each lot.
     is_stopped : callable
@@ -72,14 +72,14 @@ def replay(  # what, where to, how fast, and who is told
     begun = time.perf_counter()
     sent = 0
     while not is_stopped():
-        lot = list(itertools.islice(rows, pace.next_lot()))
-        if not lot:
+        chunk = list(itertools.islice(rows, limiter.next_chunk()))
+        if not chunk:
             break
-        for key, value in lot:
-            outlet.send(topic, key, value)
-        sent += len(lot)
+        for key, value in chunk:
+            sender.send(topic, key, value)
+        sent += len(chunk)
         report(sent)
-    outlet.flush()
+    sender.flush()
     return Replayed(sent, time.perf_counter() - begun)
 
 

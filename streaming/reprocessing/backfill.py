@@ -9,45 +9,46 @@ from typing import Any
 
 import msgspec
 
-from streaming.ports import Membership, Sink
-from streaming.records import Batch, InputRecord, Outcome, OutputRecord, Rejection, Verdict, split
-from streaming.scoring.answer import decision_record
+from streaming.bridge.batch import Batch, split_into_batches
+from streaming.output_records import make_decision_record
+from streaming.ports import GroupMetadata, Sink
+from streaming.records import InputRecord, Outcome, OutputRecord, Rejection, ServiceDecision
 
 KIND = "decision"
 MAX_EXAMPLES = 20
 
-Source = tuple[int, int]
+SourceOffset = tuple[int, int]
 """Partition and offset of a transaction."""
 
-Place = tuple[str, int, int]
+RecordId = tuple[str, int, int]
 """Topic, partition and offset of a transaction."""
 
 
-class Earlier(msgspec.Struct, frozen=True, gc=False):
+class EarlierDecision(msgspec.Struct, frozen=True, gc=False):
     """A decision as it was."""
 
     decision: str
     release: str
 
 
-class _Origin(msgspec.Struct, gc=False):
+class _Source(msgspec.Struct, gc=False):
     topic: str
     partition: int
     offset: int
 
 
-class _Record(msgspec.Struct, gc=False):
+class _DecisionRecord(msgspec.Struct, gc=False):
     decision: str
     release: str
-    source: _Origin
+    source: _Source
 
 
-_read = msgspec.json.Decoder(_Record).decode
+_read = msgspec.json.Decoder(_DecisionRecord).decode
 
 
 def earlier_decisions(
-    records: Iterable[list[InputRecord]], topic: str, is_wanted: Callable[[Source], bool]
-) -> dict[Source, Earlier]:
+    records: Iterable[list[InputRecord]], topic: str, is_wanted: Callable[[SourceOffset], bool]
+) -> dict[SourceOffset, EarlierDecision]:
     """Collect decisions by the transaction they belong to.
 
     Parameters
@@ -60,15 +61,15 @@ def earlier_decisions(
         Whether a transaction is in the range.
     """
     found = {}
-    for lot in records:
-        for record in lot:
+    for chunk in records:
+        for record in chunk:
             try:
                 one = _read(record.value or b"")
             except ValueError:
                 continue  # not written by a bridge
             source = (one.source.partition, one.source.offset)
             if one.source.topic == topic and is_wanted(source):
-                found[source] = Earlier(one.decision, one.release)
+                found[source] = EarlierDecision(one.decision, one.release)
     return found
 
 
@@ -86,20 +87,22 @@ class Comparison:
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, record: InputRecord, outcome: Outcome, earlier: Earlier | None) -> None:
+    def add(self, record: InputRecord, outcome: Outcome, earlier: EarlierDecision | None) -> None:
         """Take one transaction in."""
         if isinstance(outcome, Rejection):
             self.undecidable[f"{outcome.stage}: {outcome.reason}"] += 1
             return
-        place = (record.topic, record.partition, record.offset)
-        self._count(place, Earlier(outcome.decision, outcome.release), earlier)
+        record_id = (record.topic, record.partition, record.offset)
+        self._count(record_id, EarlierDecision(outcome.decision, outcome.release), earlier)
 
-    def add_before(self, place: Place, found: Earlier, earlier: Earlier | None) -> None:
+    def add_before(
+        self, record_id: RecordId, found: EarlierDecision, earlier: EarlierDecision | None
+    ) -> None:
         """Take in a transaction that an interrupted run of the same backfill has decided."""
         self.decided_before += 1
-        self._count(place, found, earlier)
+        self._count(record_id, found, earlier)
 
-    def _count(self, place: Place, now: Earlier, earlier: Earlier | None) -> None:
+    def _count(self, record_id: RecordId, now: EarlierDecision, earlier: EarlierDecision | None) -> None:
         self.decided[now.decision] += 1
         self.releases[now.release] += 1
         if earlier is None:
@@ -111,7 +114,7 @@ class Comparison:
             return
         self.changes[earlier.decision, now.decision] += 1
         if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append(_example(place, earlier, now))
+            self.examples.append(_example(record_id, earlier, now))
 
     def as_document(self) -> dict[str, Any]:
         """Return everything as JSON can hold it."""
@@ -134,8 +137,8 @@ class Comparison:
         return json.dumps(self.as_document(), indent=2)
 
 
-def _example(place: Place, earlier: Earlier, now: Earlier) -> dict[str, Any]:
-    topic, partition, offset = place
+def _example(record_id: RecordId, earlier: EarlierDecision, now: EarlierDecision) -> dict[str, Any]:
+    topic, partition, offset = record_id
     return {
         "topic": topic,
         "partition": partition,
@@ -148,8 +151,8 @@ def _example(place: Place, earlier: Earlier, now: Earlier) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Limits of one request and one transaction."""
+class BatchLimits:
+    """RecordSizeLimits of one request and one transaction."""
 
     records: int
     bytes: int
@@ -159,9 +162,9 @@ def backfill(  # what it reads, decides, writes and compares with
     records: Iterable[list[InputRecord]],
     decide: Callable[[Batch], list[Outcome]],
     sink: Sink,
-    membership: Membership,
-    earlier: dict[Source, Earlier],
-    sizes: Sizes,
+    membership: GroupMetadata,
+    earlier: dict[SourceOffset, EarlierDecision],
+    limits: BatchLimits,
     report: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
     """Decide transactions again.
@@ -172,10 +175,10 @@ def backfill(  # what it reads, decides, writes and compares with
     decide : callable
     sink : Sink
         Takes the decisions, and the progress in the same transaction.
-    membership : Membership
+    membership : GroupMetadata
     earlier : dict
         From `earlier_decisions`.
-    sizes : Sizes
+    limits : BatchLimits
     report : callable
         Told the number done after each transaction.
 
@@ -187,7 +190,7 @@ def backfill(  # what it reads, decides, writes and compares with
     """
     comparison = Comparison()
     done = 0
-    for batch in _batches(records, sizes):
+    for batch in _batches(records, limits):
         outcomes = list(zip(batch.records, decide(batch), strict=True))
         sink.publish(list(_outputs(outcomes)), batch.next_offsets(), membership)
         for record, outcome in outcomes:
@@ -197,13 +200,13 @@ def backfill(  # what it reads, decides, writes and compares with
     return comparison
 
 
-def _batches(records: Iterable[list[InputRecord]], sizes: Sizes) -> Iterator[Batch]:
-    for lot in records:
-        yield from split(lot, sizes.records, sizes.bytes)
+def _batches(records: Iterable[list[InputRecord]], limits: BatchLimits) -> Iterator[Batch]:
+    for chunk in records:
+        yield from split_into_batches(chunk, limits.records, limits.bytes)
 
 
 def _outputs(outcomes: Iterable[tuple[InputRecord, Outcome]]) -> Iterator[OutputRecord]:
     at_ms = time.time_ns() // 1_000_000
     for record, outcome in outcomes:
-        if isinstance(outcome, Verdict):
-            yield decision_record(record, outcome, at_ms)
+        if isinstance(outcome, ServiceDecision):
+            yield make_decision_record(record, outcome, at_ms)

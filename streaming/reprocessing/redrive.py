@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from streaming.output_records import PREFIX
-from streaming.ports import Membership, Sink
+from streaming.ports import GroupMetadata, Sink
 from streaming.records import InputRecord, OutputRecord
 
 KIND = "redriven"
@@ -18,7 +18,7 @@ Done = Callable[[str | None], Offsets]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RedriveFilter:
     """Which letters to send back: those of one topic, perhaps of one ``error.reason`` only."""
 
     topic: str
@@ -26,7 +26,7 @@ class Wanted:
 
 
 @dataclass
-class Redriven:
+class RedriveResult:
     """What a redrive did, or would do: letters by reason."""
 
     sent: Counter[str] = field(default_factory=Counter)
@@ -39,11 +39,11 @@ class Redriven:
 def redrive(  # what it reads, what it writes, and which of it
     letters: Iterable[list[InputRecord]],
     sink: Sink | None,
-    membership: Membership,
+    membership: GroupMetadata,
     done: Done,
-    wanted: Wanted,
+    wanted: RedriveFilter,
     report: Callable[[int], None] = lambda sent: None,
-) -> Redriven:
+) -> RedriveResult:
     """Send dead letters back.
 
     Parameters
@@ -52,23 +52,23 @@ def redrive(  # what it reads, what it writes, and which of it
         Records of the dead-letter topic with their headers.
     sink : Sink or None
         None for a dry run.
-    membership : Membership
+    membership : GroupMetadata
         Under which the progress is committed, in one transaction with the letters.
     done : callable
         What earlier runs have sent back.
-    wanted : Wanted
+    wanted : RedriveFilter
         A letter that names another topic is left where it is; one that names none is taken.
     report : callable
         Told the number sent after each lot.
 
     Returns
     -------
-    Redriven
+    RedriveResult
     """
-    result = Redriven()
-    for lot in letters:
-        for start in range(0, len(lot), MAX_TRANSACTION_RECORDS):
-            part = lot[start : start + MAX_TRANSACTION_RECORDS]
+    result = RedriveResult()
+    for chunk in letters:
+        for start in range(0, len(chunk), MAX_TRANSACTION_RECORDS):
+            part = chunk[start : start + MAX_TRANSACTION_RECORDS]
             outputs = [output for letter in part if (output := _sorted(letter, wanted, done, result))]
             if sink is not None:
                 sink.publish(outputs, {letter.partition: letter.offset + 1 for letter in part}, membership)
@@ -76,7 +76,9 @@ def redrive(  # what it reads, what it writes, and which of it
     return result
 
 
-def _sorted(letter: InputRecord, wanted: Wanted, done: Done, result: Redriven) -> OutputRecord | None:
+def _sorted(
+    letter: InputRecord, wanted: RedriveFilter, done: Done, result: RedriveResult
+) -> OutputRecord | None:
     headers = dict(letter.headers)
     found = headers.get(f"{PREFIX}reason", b"unknown").decode("utf-8", "replace")
     if headers.get(f"{PREFIX}topic", wanted.topic.encode()) != wanted.topic.encode():

@@ -1,11 +1,11 @@
-"""Reads what ``/classify`` answers and writes it as a decision record."""
+"""Reads the answer of ``POST /classify`` and checks it against the request."""
 
 from collections.abc import Sequence
 
 import msgspec
 
 from streaming.errors import ServiceUnavailable
-from streaming.records import InputRecord, OutputRecord, Verdict
+from streaming.records import ServiceDecision
 
 KINDS = frozenset({"approve", "review", "decline"})
 
@@ -22,8 +22,8 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _read = msgspec.json.Decoder(list[_Decision]).decode
 
 
-def read_answer(body: bytes, identities: Sequence[str | None]) -> list[Verdict]:
-    """Take an answer apart, one verdict for each transaction of the request.
+def read_answer(body: bytes, identities: Sequence[str | None]) -> list[ServiceDecision]:
+    """Take an answer apart, one decision for each transaction of the request.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def read_answer(body: bytes, identities: Sequence[str | None]) -> list[Verdict]:
 
     Returns
     -------
-    list of Verdict
+    list of ServiceDecision
         In the order of the request.
 
     Raises
@@ -52,33 +52,14 @@ def read_answer(body: bytes, identities: Sequence[str | None]) -> list[Verdict]:
         message = f"The service answered {len(raws)} decisions for {len(identities)} transactions."
         raise ServiceUnavailable(message, "answer")
     return [
-        _verdict(bytes(raw), decision, identity)
+        _decision(bytes(raw), decision, identity)
         for raw, decision, identity in zip(raws, decisions, identities, strict=True)
     ]
 
 
-def _verdict(raw: bytes, decision: _Decision, identity: str | None) -> Verdict:
+def _decision(raw: bytes, decision: _Decision, identity: str | None) -> ServiceDecision:
     if decision.decision not in KINDS:
         raise ServiceUnavailable("The service answered a decision of an unknown kind.", "answer")
     if identity is not None and decision.transaction_id != identity:
         raise ServiceUnavailable("The service answered decisions in another order.", "answer")
-    return Verdict(raw, decision.decision, decision.release)
-
-
-def decision_record(record: InputRecord, verdict: Verdict, decided_at_ms: int) -> OutputRecord:
-    """Return the record for the decisions topic: the decision, its source, its time.
-
-    Examples
-    --------
-    >>> record = InputRecord("transactions", 2, 41, 0, b"T-17", b"{}")
-    >>> decision_record(record, Verdict(b'{"decision":"approve"}', "approve", "1"), 9).value.decode()
-    '{"decision":"approve","source":{"topic":"transactions","partition":2,"offset":41},"decided_at_ms":9}'
-    """
-    value = b'%b,"source":{"topic":"%b","partition":%d,"offset":%d},"decided_at_ms":%d}' % (
-        verdict.raw[:-1],
-        record.topic.encode("ascii"),  # a topic name is ASCII without quotes
-        record.partition,
-        record.offset,
-        decided_at_ms,
-    )
-    return OutputRecord("decision", record.partition, record.key, value)
+    return ServiceDecision(raw, decision.decision, decision.release)

@@ -1,14 +1,14 @@
-"""Speaks HTTP with the scoring service, and sorts what comes back; the only file that imports httpx."""
+"""Calls the scoring service over HTTP and turns its answers into decisions or errors."""
 
 import email.utils
 import ssl
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import msgspec
+from typing_extensions import override
 
 from streaming.errors import (
     BatchRejected,
@@ -19,48 +19,16 @@ from streaming.errors import (
     ServiceUnavailable,
     SettingsError,
 )
-from streaming.records import Verdict
+from streaming.ports import Classifier
+from streaming.records import ServiceDecision
 from streaming.scoring.answer import read_answer
 from streaming.settings.load import read_secret
 from streaming.settings.sections import ServiceSettings
 
-# An answer is about 400 bytes a transaction; whatever sends more than this is no scoring service.
+# An answer is about 400 bytes a transaction; a longer one does not come from a scoring service.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
-# Whoever asks whether the bridge is ready does not wait long either.
+# A readiness probe has a short timeout of its own.
 READY_TIMEOUT_S = 2.0
-
-
-class Classifier(ABC):
-    """Decides transactions."""
-
-    @abstractmethod
-    def classify(self, transactions: Sequence[bytes], identities: Sequence[str | None]) -> list[Verdict]:
-        """Return one verdict for each transaction, in their order.
-
-        Parameters
-        ----------
-        transactions : sequence of bytes
-            JSON objects, checked by `inspection.inspect`.
-        identities : sequence of str or None
-            Their ``transaction_id``, None where there is none.
-
-        Raises
-        ------
-        ServiceUnavailable
-            Try again later.
-        ServiceRefused
-            Do not try again.
-        BatchRejected, BatchTooLarge
-            Try again with other items, or fewer.
-        """
-
-    @abstractmethod
-    def is_ready(self) -> bool:
-        """Return whether the service says that it is ready; never raises."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Give up the connections."""
 
 
 class HttpClassifier(Classifier):
@@ -92,12 +60,14 @@ class HttpClassifier(Classifier):
             transport=transport,
         )
 
-    def classify(self, transactions: Sequence[bytes], identities: Sequence[str | None]) -> list[Verdict]:
-        """See `Classifier.classify`."""
+    @override
+    def classify(
+        self, transactions: Sequence[bytes], identities: Sequence[str | None]
+    ) -> list[ServiceDecision]:
         status, headers, body = self._post(b"[" + b",".join(transactions) + b"]")
         if status == 200:
             return read_answer(body, identities)
-        raise _sorted_error(status, headers, body)
+        raise _error_for(status, headers, body)
 
     def _post(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
         deadline = time.monotonic() + self._settings.request_timeout_s
@@ -111,15 +81,15 @@ class HttpClassifier(Classifier):
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise ServiceUnavailable(f"The answer broke off: {type(error).__name__}.", "transport") from error
 
+    @override
     def is_ready(self) -> bool:
-        """See `Classifier.is_ready`."""
         try:
             return self._client.get(self._address.join("/readyz"), timeout=READY_TIMEOUT_S).status_code == 200
         except httpx.HTTPError:
             return False
 
+    @override
     def close(self) -> None:
-        """See `Classifier.close`."""
         self._client.close()
 
 
@@ -163,7 +133,7 @@ def _read_body(response: httpx.Response, deadline: float) -> bytes:
     return b"".join(pieces)
 
 
-def _sorted_error(status: int, headers: httpx.Headers, body: bytes) -> ServiceError:
+def _error_for(status: int, headers: httpx.Headers, body: bytes) -> ServiceError:
     if status in (400, 422):
         return _rejected(status, body)
     if status == 413:
@@ -205,19 +175,19 @@ def _rejected(status: int, body: bytes) -> ServiceError:
     for fault in refusal.detail:
         item = _item(fault)
         if item is not None:
-            first.setdefault(item.place, item)
+            first.setdefault(item.position, item)
     return BatchRejected("The service refused items of the request.", tuple(first.values()))
 
 
 def _item(fault: Any) -> RejectedItem | None:  # noqa: ANN401  # whatever the list holds
     if not isinstance(fault, dict) or not isinstance(fault.get("loc"), list):
         return None
-    place = [part for part in fault["loc"] if part != "body"]
-    if not place or type(place[0]) is not int:
+    location = [part for part in fault["loc"] if part != "body"]
+    if not location or type(location[0]) is not int:
         return None
-    field = ".".join(str(part) for part in place[1:]) or "item"
+    field = ".".join(str(part) for part in location[1:]) or "item"
     return RejectedItem(
-        place[0], str(fault.get("type", "invalid")), f"{field}: {fault.get('msg', 'invalid')}"
+        location[0], str(fault.get("type", "invalid")), f"{field}: {fault.get('msg', 'invalid')}"
     )
 
 

@@ -10,7 +10,7 @@ from streaming.records import Rejection
 _decode = msgspec.json.Decoder().decode
 
 
-def inspect(value: bytes | None) -> str | Rejection | None:  # noqa: PLR0911  # one per verdict
+def precheck(value: bytes | None) -> str | Rejection | None:  # noqa: PLR0911  # one per decision
     """Check that a value is one JSON object with distinct keys.
 
     Parameters
@@ -30,11 +30,11 @@ def inspect(value: bytes | None) -> str | Rejection | None:  # noqa: PLR0911  # 
 
     Examples
     --------
-    >>> inspect(b'{"transaction_id": "T-17", "Amount": 1.5}')
+    >>> precheck(b'{"transaction_id": "T-17", "Amount": 1.5}')
     'T-17'
-    >>> inspect(b'{"Amount": 1, "Amount": 2}').reason
+    >>> precheck(b'{"Amount": 1, "Amount": 2}').reason
     'duplicate_key'
-    >>> inspect(None).reason
+    >>> precheck(None).reason
     'tombstone'
     """
     if not value:

@@ -83,8 +83,7 @@ def test_what_a_flag_says_a_variable_can_say_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[Settings] = []
-    home = "streaming.commands.bridge" if command == "replay" else "streaming.commands.reprocess"
-    monkeypatch.setattr(f"{home}.run_{command}", seen.append)
+    monkeypatch.setattr(f"streaming.commands.{command}.run_{command}", seen.append)
     monkeypatch.setattr(logs, "configure", lambda settings: None)
     section, name = place.split(".")
     monkeypatch.setenv(f"STREAMING__{place.replace('.', '__').upper()}", variable)

@@ -37,5 +37,57 @@ def test_files_and_functions_stay_small(path: Path) -> None:
             assert lines <= 45, f"{node.name} has {lines} lines"
 
 
+# Each folder imports only what stands before it; modules beside the folders are what all may import.
+FOLDERS = (
+    "settings",
+    "broker",
+    "observability",
+    "scoring",
+    "bridge",
+    "reprocessing",
+    "replay",
+    "commands",
+)
+# Settings and secrets are read by what builds the parts; these are the bottom of the package.
+BASE = {"errors", "records", "ports", "output_records", "daemon_pool", "bridge_state"}
+
+
+def _parts_imported(path: Path) -> set[str]:
+    """Return the folders and modules of the package that a module names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("streaming."):
+            found.add((node.module or "").split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_import_leads_upwards(path: Path) -> None:
+    parts = path.relative_to(ROOT / "streaming").parts
+    imported = _parts_imported(path)
+    if len(parts) == 1 and path.stem != "__main__":
+        assert path.stem in {*BASE, "__init__"}, f"{path.stem} belongs into a folder"
+        assert imported <= BASE
+    elif len(parts) > 1:
+        assert imported <= BASE | set(FOLDERS[: FOLDERS.index(parts[0]) + 1])
+
+
+def test_no_module_is_part_of_a_circle() -> None:
+    graph = {}
+    for path in FILES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+        graph[name] = {n.module for n in nodes if n.module and n.module.startswith("streaming.")}
+    while leaves := [name for name, targets in graph.items() if not targets & graph.keys() - {name}]:
+        for name in leaves:
+            del graph[name]
+    assert not graph
+
+
+def test_folders_stay_small() -> None:
+    for folder in {path.parent for path in FILES}:
+        assert len(list(folder.glob("*.py"))) <= 16, folder
+
+
 def test_the_verifier_shares_nothing_with_the_bridge() -> None:
     assert not {"streaming", "kafka"} & _imports(ROOT / "tests" / "e2e" / "verifier.py")

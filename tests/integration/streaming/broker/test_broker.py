@@ -12,11 +12,12 @@ from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionManager
 
-from streaming.broker.admin import GroupGuard, Topics, prepare_topics
-from streaming.broker.group_consumer import GroupSource
-from streaming.broker.idempotent_producer import Feed
-from streaming.broker.range_reader import Reader, alone_in
-from streaming.broker.transactional_producer import TransactionalSink
+from streaming.broker.group_consumer import GroupConsumer
+from streaming.broker.group_membership import KafkaGroupMembership
+from streaming.broker.idempotent_producer import IdempotentProducer
+from streaming.broker.range_reader import RangeReader, group_metadata_without_member
+from streaming.broker.topics import Topics, prepare_topics
+from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -26,7 +27,7 @@ from streaming.errors import (
     PublishFailed,
     SettingsError,
 )
-from streaming.ports import Listener
+from streaming.ports import RebalanceListener
 from streaming.records import InputRecord, OutputRecord
 from streaming.settings.load import Settings
 from tests.e2e.faults import read_topic, wait_until
@@ -35,7 +36,7 @@ from tests.streaming_fixtures import MakeSettings
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("genuine_broker")]
 
 
-class Silent(Listener):
+class Silent(RebalanceListener):
     def __init__(self) -> None:
         self.told: list[str] = []
 
@@ -59,23 +60,23 @@ def topics(settings: Settings) -> Topics:
     return prepare_topics(settings)
 
 
-def make_sink(settings: Settings, topics: Topics, identity: str = "sink") -> TransactionalSink:
-    outlets = {"decision": topics.output, "dead_letter": topics.dead_letter}
+def make_sink(settings: Settings, topics: Topics, identity: str = "sink") -> TransactionalProducer:
+    topics_by_kind = {"decision": topics.output, "dead_letter": topics.dead_letter}
     name = f"{settings.bridge.group}.{identity}"
-    return TransactionalSink(settings, name, settings.topics.input, outlets)
+    return TransactionalProducer(settings, name, settings.topics.input, topics_by_kind)
 
 
 @pytest.fixture
-def sink(settings: Settings, topics: Topics) -> Iterator[TransactionalSink]:
+def sink(settings: Settings, topics: Topics) -> Iterator[TransactionalProducer]:
     sink = make_sink(settings, topics)
     sink.start()
     yield sink
     sink.close()
 
 
-def publish(sink: TransactionalSink, settings: Settings, *values: bytes, offset: int = 1) -> None:
+def publish(sink: TransactionalProducer, settings: Settings, *values: bytes, offset: int = 1) -> None:
     outputs = [OutputRecord("decision", place % 4, b"k", value) for place, value in enumerate(values)]
-    sink.publish(outputs, {0: offset}, alone_in(settings.bridge.group))
+    sink.publish(outputs, {0: offset}, group_metadata_without_member(settings.bridge.group))
 
 
 def published(settings: Settings) -> list[bytes]:
@@ -85,7 +86,7 @@ def published(settings: Settings) -> list[bytes]:
 
 
 def committed(settings: Settings) -> dict[int, int]:
-    with Reader(settings.kafka, settings.bridge.group) as reader:
+    with RangeReader(settings.kafka, settings.bridge.group) as reader:
         return reader.committed(settings.topics.input)
 
 
@@ -95,13 +96,13 @@ def set_limit(settings: Settings, topic: str, size: int) -> None:
     admin.close()
 
 
-def test_records_and_offsets_arrive_together(sink: TransactionalSink, settings: Settings) -> None:
+def test_records_and_offsets_arrive_together(sink: TransactionalProducer, settings: Settings) -> None:
     publish(sink, settings, b"1", b"2", b"3", offset=7)
     assert published(settings) == [b"1", b"2", b"3"]
     assert committed(settings) == {0: 7}
 
 
-def test_an_empty_transaction_commits_offsets(sink: TransactionalSink, settings: Settings) -> None:
+def test_an_empty_transaction_commits_offsets(sink: TransactionalProducer, settings: Settings) -> None:
     publish(sink, settings, offset=9)
     assert committed(settings) == {0: 9}
 
@@ -171,7 +172,7 @@ def test_starting_has_a_deadline_too(
 
 
 def test_a_commit_is_not_trusted_when_a_send_has_failed(
-    sink: TransactionalSink, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    sink: TransactionalProducer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = KafkaProducer.send
 
@@ -190,7 +191,7 @@ def test_a_commit_is_not_trusted_when_a_send_has_failed(
 
 
 def test_a_topic_that_refuses_for_a_while_loses_nothing(
-    genuine_broker: str, sink: TransactionalSink, settings: Settings
+    genuine_broker: str, sink: TransactionalProducer, settings: Settings
 ) -> None:
     set_limit(settings, settings.topics.output, 100)
     with pytest.raises(MessageTooLarge):
@@ -202,7 +203,7 @@ def test_a_topic_that_refuses_for_a_while_loses_nothing(
 
 
 def test_a_rival_fences_a_later_transaction(
-    sink: TransactionalSink, settings: Settings, topics: Topics
+    sink: TransactionalProducer, settings: Settings, topics: Topics
 ) -> None:
     publish(sink, settings, b"1")
     rival = make_sink(settings, topics)
@@ -219,7 +220,7 @@ def test_a_rival_fences_a_later_transaction(
 def test_a_rival_fences_an_open_transaction(
     moment: str,
     genuine_broker: str,
-    sink: TransactionalSink,
+    sink: TransactionalProducer,
     settings: Settings,
     topics: Topics,
     monkeypatch: pytest.MonkeyPatch,
@@ -243,7 +244,7 @@ def test_a_rival_fences_an_open_transaction(
 
 def test_a_successor_aborts_what_was_open(
     genuine_broker: str,
-    sink: TransactionalSink,
+    sink: TransactionalProducer,
     settings: Settings,
     topics: Topics,
     monkeypatch: pytest.MonkeyPatch,
@@ -261,14 +262,14 @@ def test_a_successor_aborts_what_was_open(
 
 
 def feed(settings: Settings, *values: bytes | None, partition: int = 0) -> None:
-    outlet = Feed(settings.kafka, 10)
+    sender = IdempotentProducer(settings.kafka, 10)
     for value in values:
-        outlet.send(settings.topics.input, b"k", value or b"", partition=partition)
-    outlet.flush()
-    outlet.close()
+        sender.send(settings.topics.input, b"k", value or b"", partition=partition)
+    sender.flush()
+    sender.close()
 
 
-def poll_until(source: GroupSource, count: int) -> list[InputRecord]:
+def poll_until(source: GroupConsumer, count: int) -> list[InputRecord]:
     found: list[InputRecord] = []
     deadline = time.monotonic() + 30
     while len(found) < count and time.monotonic() < deadline:
@@ -278,7 +279,7 @@ def poll_until(source: GroupSource, count: int) -> list[InputRecord]:
 
 def test_a_join_that_outlasts_a_poll_is_not_forgotten(settings: Settings, topics: Topics) -> None:
     feed(settings, b"0")
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     deadline = time.monotonic() + 20
     # Each poll ends long before the coordinator answers; the second join, for the metadata, was forgotten.
@@ -290,7 +291,7 @@ def test_a_join_that_outlasts_a_poll_is_not_forgotten(settings: Settings, topics
 
 def test_bytes_that_no_deserializer_likes_come_as_they_are(settings: Settings, topics: Topics) -> None:
     feed(settings, b"\xff\x00", b"", b"{}")
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     assert [r.value for r in poll_until(source, 3)] == [b"\xff\x00", b"", b"{}"]
     assert sum(source.lags().values()) == 0
@@ -298,15 +299,15 @@ def test_bytes_that_no_deserializer_likes_come_as_they_are(settings: Settings, t
 
 
 def test_rewinding_goes_back_to_what_is_committed_or_to_the_first_record(
-    sink: TransactionalSink, settings: Settings
+    sink: TransactionalProducer, settings: Settings
 ) -> None:
     feed(settings, b"0", b"1", b"2")
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     assert len(poll_until(source, 3)) == 3
     source.rewind()
     assert [r.offset for r in poll_until(source, 3)] == [0, 1, 2]
-    sink.publish([], {0: 2}, source.membership())
+    sink.publish([], {0: 2}, source.group_metadata())
     source.rewind()
     assert [r.offset for r in poll_until(source, 1)] == [2]
     source.close()
@@ -314,7 +315,7 @@ def test_rewinding_goes_back_to_what_is_committed_or_to_the_first_record(
 
 def test_pausing_keeps_the_membership_and_loses_nothing(settings: Settings, topics: Topics) -> None:
     feed(settings, b"0")
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     assert len(poll_until(source, 1)) == 1
     source.pause()
@@ -338,20 +339,20 @@ def test_aborted_transactions_of_the_input_are_not_read(
         producer.flush(10)
         end()
     producer.close(timeout=2)
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     assert [r.value for r in poll_until(source, 1)] == [b"yes"]
     source.close()
 
 
 def test_an_evicted_member_is_noticed_and_cannot_commit(
-    genuine_broker: str, sink: TransactionalSink, settings: Settings
+    genuine_broker: str, sink: TransactionalProducer, settings: Settings
 ) -> None:
     feed(settings, b"0", b"1")
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     poll_until(source, 2)
-    before = source.membership()
+    before = source.group_metadata()
     admin = KafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap_servers)
     admin.remove_group_members(settings.bridge.group, [MemberToRemove(group_instance_id="a")])
     admin.close()
@@ -364,15 +365,15 @@ def test_an_evicted_member_is_noticed_and_cannot_commit(
     sink.start()
     source.rewind()
     assert [r.offset for r in poll_until(source, 2)] == [0, 1]
-    sink.publish([], {0: 2}, source.membership())
+    sink.publish([], {0: 2}, source.group_metadata())
     source.close()
 
 
 def test_before_joining_there_is_no_membership(settings: Settings, topics: Topics) -> None:
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     with pytest.raises(NotInGroup):
-        source.membership()
+        source.group_metadata()
     source.close()
 
 
@@ -380,18 +381,22 @@ def test_the_guard_sees_who_holds_an_instance_id_and_leaves_for_good(
     genuine_broker: str, settings: Settings, topics: Topics
 ) -> None:
     feed(settings, b"0")
-    guard, source, rival = GroupGuard(settings, 4), GroupSource(settings), GroupSource(settings)
+    membership, source, rival = (
+        KafkaGroupMembership(settings, 4),
+        GroupConsumer(settings),
+        GroupConsumer(settings),
+    )
     source.start(Silent())
     poll_until(source, 1)
-    ours = source.membership()
-    assert not guard.is_taken(ours)
+    ours = source.group_metadata()
+    assert not membership.is_taken(ours)
     rival.start(Silent())
-    wait_until(lambda: not rival.poll(200, 10) and guard.is_taken(ours), 20, "the rival was not seen")
-    guard.leave(source.member_id)  # an old bridge that ends late does not evict its successor
-    assert guard.is_taken(ours)
-    guard.leave(rival.member_id)
-    assert not guard.is_taken(ours)
-    guard.close()
+    wait_until(lambda: not rival.poll(200, 10) and membership.is_taken(ours), 20, "the rival was not seen")
+    membership.leave(source.member_id)  # an old bridge that ends late does not evict its successor
+    assert membership.is_taken(ours)
+    membership.leave(rival.member_id)
+    assert not membership.is_taken(ours)
+    membership.close()
     for one in (source, rival):
         one.close()
 
@@ -414,14 +419,14 @@ def test_missing_topics_are_an_error_where_they_must_not_be_created(fresh_settin
 def test_a_range_has_bounds_of_three_kinds(settings: Settings, topics: Topics) -> None:
     feed(settings, b"0", b"1", b"2")
     feed(settings, b"x", partition=2)
-    with Reader(settings.kafka) as reader:
+    with RangeReader(settings.kafka) as reader:
         topic = settings.topics.input
         assert reader.resolve(topic, "latest") == {0: 3, 1: 0, 2: 1, 3: 0}
         assert reader.resolve(topic, "2") == {0: 2, 1: 0, 2: 1, 3: 0}
         assert reader.resolve(topic, "2020-01-01T00:00:00") == reader.resolve(topic, "earliest")
         assert reader.resolve(topic, "2100-01-01T00:00:00Z") == reader.resolve(topic, "latest")
-        lots = list(reader.read(topic, {0: 1, 1: 0, 2: 0, 3: 0}, {0: 3, 1: 0, 2: 1, 3: 0}))
-        assert sorted(r.value or b"" for lot in lots for r in lot) == [b"1", b"2", b"x"]
+        chunks = list(reader.read(topic, {0: 1, 1: 0, 2: 0, 3: 0}, {0: 3, 1: 0, 2: 1, 3: 0}))
+        assert sorted(r.value or b"" for chunk in chunks for r in chunk) == [b"1", b"2", b"x"]
         for bound in ("yesterday", "-1", ""):
             with pytest.raises(SettingsError):
                 reader.resolve(topic, bound)

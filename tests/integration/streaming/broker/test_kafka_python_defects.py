@@ -17,9 +17,10 @@ from kafka.net.compat import KafkaNetClient
 from kafka.protocol.producer import ProduceRequest
 from kafka.record.default_records import DefaultRecordBatch
 
-from streaming.broker.admin import GroupGuard, Topics, prepare_topics
-from streaming.broker.group_consumer import GroupSource
-from streaming.broker.transactional_producer import TransactionalSink
+from streaming.broker.group_consumer import GroupConsumer
+from streaming.broker.group_membership import KafkaGroupMembership
+from streaming.broker.topics import Topics, prepare_topics
+from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.broker.transactional_producer import _drop as drop
 from streaming.errors import CorruptInput, Fenced, PublishFailed, StreamingError
 from streaming.settings.load import Settings
@@ -54,7 +55,7 @@ def topics(settings: Settings) -> Topics:
 
 
 @pytest.fixture
-def sink(settings: Settings, topics: Topics) -> Iterator[TransactionalSink]:
+def sink(settings: Settings, topics: Topics) -> Iterator[TransactionalProducer]:
     sink = make_sink(settings, topics)
     sink.start()
     yield sink
@@ -118,7 +119,7 @@ def test_an_idempotent_producer_is_wedged_by_a_batch_that_expires_in_retry(
 
 
 def test_the_bridge_replaces_a_producer_with_an_expired_batch(
-    sink: TransactionalSink, settings: Settings, outage: Outage
+    sink: TransactionalProducer, settings: Settings, outage: Outage
 ) -> None:
     publish(sink, settings, b"1", offset=1)
     outage.is_on = True
@@ -174,7 +175,7 @@ def test_a_deserializer_that_fails_makes_poll_spin_and_raw_bytes_do_not(
 ) -> None:
     feed(settings, b"\xff", b"{}")
     assert_spins(PICKY, settings)
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     assert [record.value for record in poll_until(source, 2)] == [b"\xff", b"{}"]
     source.close()
@@ -196,7 +197,7 @@ def test_a_wrong_checksum_makes_poll_spin_and_ends_the_bridge_with_its_place(
     feed(settings, b"{}")
     assert_spins(DAMAGED, settings)
     monkeypatch.setattr(DefaultRecordBatch, "validate_crc", lambda batch: False)
-    source = GroupSource(settings)
+    source = GroupConsumer(settings)
     source.start(Silent())
     with pytest.raises(CorruptInput, match=r"partition=0\) at offset 0 failed crc check.* start again"):
         poll_until(source, 1)
@@ -221,7 +222,7 @@ def test_sends_have_no_bound_of_their_own(settings: Settings, topics: Topics, ou
 
 
 def test_an_old_epoch_seen_by_a_send_alone_is_fencing_too(
-    sink: TransactionalSink, settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+    sink: TransactionalProducer, settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rival = make_sink(settings, topics)
     send, sends = KafkaProducer.send, itertools.count()
@@ -293,9 +294,9 @@ def test_partitions_given_up_by_a_member_that_died_are_seen_and_shared_out_again
         update={"bridge": settings.bridge.model_copy(update={"instance_id": "other"})}
     )
     dying, end = Dying(), threading.Event()
-    sources = [GroupSource(one) for one in (settings, other, settings)]
+    sources = [GroupConsumer(one) for one in (settings, other, settings)]
 
-    def polling(source: GroupSource) -> None:
+    def polling(source: GroupConsumer) -> None:
         with contextlib.suppress(StreamingError):  # the dead one hears that it is out
             while not end.is_set():
                 source.poll(50, 10)
@@ -310,24 +311,24 @@ def test_partitions_given_up_by_a_member_that_died_are_seen_and_shared_out_again
     def read() -> int:
         return sum(len(source._consumer.assignment()) for source in sources[1:])
 
-    guard = GroupGuard(settings, 4)
+    membership = KafkaGroupMembership(settings, 4)
     go(0, dying)
     # The first round may come before the leader knows of the new topic, and share out nothing.
     wait_until(lambda: len(sources[0]._consumer.assignment()) == 4, 20, "nothing was assigned")
-    assert not guard.has_unread()
+    assert not membership.has_unassigned_partitions()
     go(1, Silent())
     wait_until(dying.is_dead.is_set, 20, "nothing was given up")
     go(2, Silent())
     time.sleep(3)
     assert read() == 2  # else it is mended
-    assert guard.has_unread()
+    assert membership.has_unassigned_partitions()
     for source in sources[1:]:
         source.rejoin()
     wait_until(lambda: read() == 4, 20, "partitions are left to nobody")
-    wait_until(lambda: not guard.has_unread(), 5, "seen although it is over")
+    wait_until(lambda: not membership.has_unassigned_partitions(), 5, "seen although it is over")
     end.set()
     dying.is_over.set()
     for thread, source in zip(threads, sources, strict=True):
         thread.join(20)
         source.close()
-    guard.close()
+    membership.close()

@@ -3,10 +3,11 @@ import time
 
 import pytest
 
+from streaming.bridge.batch import Batch
 from streaming.bridge.decider import Decider, Dropped
 from streaming.errors import BatchRejected, BatchTooLarge, RejectedItem, ServiceRefused, ServiceUnavailable
 from streaming.observability.metrics import Metrics
-from streaming.records import Batch, InputRecord, Outcome, Rejection, Verdict
+from streaming.records import InputRecord, Outcome, Rejection, ServiceDecision
 from streaming.scoring.backoff import Backoff
 from tests.e2e.faults import transactions
 from tests.fakes import TOPIC, FakeClassifier
@@ -27,7 +28,7 @@ def decide(classifier: FakeClassifier, batch: Batch) -> list[Outcome]:
 
 def stages(outcomes: list[Outcome]) -> str:
     """Return one letter for each outcome: decided, parse, validate, classify."""
-    return "".join("d" if isinstance(o, Verdict) else o.stage[0] for o in outcomes)
+    return "".join("d" if isinstance(o, ServiceDecision) else o.stage[0] for o in outcomes)
 
 
 BAD = b'{"Time":1}'
@@ -36,7 +37,7 @@ BAD = b'{"Time":1}'
 def test_a_batch_keeps_its_order() -> None:
     values = good(50)
     outcomes = decide(FakeClassifier(), make_batch(*values))
-    assert [o.raw.split(b'"')[3] for o in outcomes if isinstance(o, Verdict)] == [
+    assert [o.raw.split(b'"')[3] for o in outcomes if isinstance(o, ServiceDecision)] == [
         v.split(b'"')[3] for v in values
     ]
 

@@ -1,6 +1,6 @@
 import pytest
 
-from streaming.bridge.fetch_timing import LONGEST_S, Cadence
+from streaming.bridge.fetch_timing import LONGEST_S, FetchTiming
 
 
 class Clock:
@@ -17,11 +17,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def cadence(clock: Clock) -> Cadence:
-    return Cadence(clock)
+def cadence(clock: Clock) -> FetchTiming:
+    return FetchTiming(clock)
 
 
-def learn(cadence: Cadence, clock: Clock, publish_s: float, prepare_s: float) -> None:
+def learn(cadence: FetchTiming, clock: Clock, publish_s: float, prepare_s: float) -> None:
     for _ in range(100):
         cadence.publishing()
         clock.now += publish_s
@@ -31,13 +31,13 @@ def learn(cadence: Cadence, clock: Clock, publish_s: float, prepare_s: float) ->
         cadence.prepared(since)
 
 
-def test_nothing_waits_before_anything_is_learnt(cadence: Cadence) -> None:
+def test_nothing_waits_before_anything_is_learnt(cadence: FetchTiming) -> None:
     cadence.publishing()
     assert cadence.wait_s == 0
 
 
 def test_a_fetch_begins_so_that_its_batch_is_decided_when_the_transaction_ends(
-    cadence: Cadence, clock: Clock
+    cadence: FetchTiming, clock: Clock
 ) -> None:
     learn(cadence, clock, publish_s=0.020, prepare_s=0.012)
     cadence.publishing()
@@ -48,18 +48,18 @@ def test_a_fetch_begins_so_that_its_batch_is_decided_when_the_transaction_ends(
     assert cadence.wait_s == 0
 
 
-def test_nothing_waits_when_nothing_is_published(cadence: Cadence, clock: Clock) -> None:
+def test_nothing_waits_when_nothing_is_published(cadence: FetchTiming, clock: Clock) -> None:
     learn(cadence, clock, publish_s=0.020, prepare_s=0.001)
     assert cadence.wait_s == 0
 
 
-def test_nothing_waits_when_deciding_takes_longer_than_publishing(cadence: Cadence, clock: Clock) -> None:
+def test_nothing_waits_when_deciding_takes_longer_than_publishing(cadence: FetchTiming, clock: Clock) -> None:
     learn(cadence, clock, publish_s=0.010, prepare_s=0.030)
     cadence.publishing()
     assert cadence.wait_s == 0
 
 
-def test_a_standstill_is_not_taken_for_the_usual_time(cadence: Cadence, clock: Clock) -> None:
+def test_a_standstill_is_not_taken_for_the_usual_time(cadence: FetchTiming, clock: Clock) -> None:
     learn(cadence, clock, publish_s=0.010, prepare_s=0.0)
     learn(cadence, clock, publish_s=60.0, prepare_s=0.0)
     cadence.publishing()

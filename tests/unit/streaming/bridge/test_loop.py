@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import pytest
 
 from streaming.bridge.decider import Decider
-from streaming.bridge.group_monitor import Watch
-from streaming.bridge.loop import Bridge, Parts
+from streaming.bridge.group_monitor import GroupMonitor
+from streaming.bridge.loop import Bridge, BridgeParts
 from streaming.bridge.pipeline import Pipeline
-from streaming.bridge.publisher import Limits, Publisher
+from streaming.bridge.publisher import Publisher, RecordSizeLimits
+from streaming.bridge.recovery import Recovery
+from streaming.bridge_state import BridgeState
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -28,7 +30,7 @@ from streaming.settings.sections import BridgeSettings, ServiceSettings
 from tests.e2e.bad_records import all_kinds
 from tests.e2e.faults import transactions, wait_until
 from tests.e2e.verifier import verify
-from tests.fakes import FakeBroker, FakeClassifier, FakeGuard, FakeSink, FakeSource
+from tests.fakes import FakeBroker, FakeClassifier, FakeGroupMembership, FakeSink, FakeSource
 
 
 @dataclass
@@ -38,9 +40,10 @@ class Rig:
     broker: FakeBroker
     source: FakeSource
     sink: FakeSink
-    guard: FakeGuard
+    membership: FakeGroupMembership
     classifier: FakeClassifier
     metrics: Metrics
+    state: BridgeState
     bridge: Bridge
     refreshed: list[int]
     error: BaseException | None = None
@@ -79,7 +82,8 @@ def make_rig(
     fetch_interval_ms: float = 0.0,
 ) -> Rig:
     broker = broker or FakeBroker()
-    source, guard, metrics = FakeSource(broker), FakeGuard(), Metrics()
+    source, membership, metrics = FakeSource(broker), FakeGroupMembership(), Metrics()
+    state = BridgeState()
     sink = sink or FakeSink(broker)
     classifier = classifier or FakeClassifier()
     settings = BridgeSettings(
@@ -90,15 +94,17 @@ def make_rig(
         fetch_interval_ms=fetch_interval_ms,
     )
     service = ServiceSettings(max_batch_records=records)
-    publisher = Publisher(source, sink, Limits(10**6, 10**6), metrics)
+    publisher = Publisher(source, sink, RecordSizeLimits(10**6, 10**6), metrics, state)
     decider = Decider(classifier, Backoff(0.001, 0.005), metrics)
     pipeline = Pipeline(decider.decide, publisher, 3, 10**7, 2, large_records=records)
-    watch = Watch(source, guard, metrics, 0.05, 60)
+    monitor = GroupMonitor(source, membership, state, 0.05)
     refreshed: list[int] = []
-    parts = Parts(source, sink, guard, watch, pipeline, metrics, lambda: refreshed.append(1))
+    recovery = Recovery(
+        source, sink, pipeline, monitor, metrics, state, Backoff(0.001, 0.005), lambda: refreshed.append(1)
+    )
+    parts = BridgeParts(source, sink, membership, monitor, pipeline, recovery, metrics, state)
     bridge = Bridge(parts, settings, service)
-    bridge._backoff = Backoff(0.001, 0.005)
-    return Rig(broker, source, sink, guard, classifier, metrics, bridge, refreshed)
+    return Rig(broker, source, sink, membership, classifier, metrics, state, bridge, refreshed)
 
 
 @pytest.fixture
@@ -131,7 +137,7 @@ def test_every_record_has_one_outcome(rig: Rig) -> None:
     assert rig.error is None
     assert rig.source.is_closed
     assert rig.sink.is_closed
-    assert rig.guard.left_as == rig.source.member_id
+    assert rig.membership.left_as == rig.source.member_id
 
 
 def test_batches_that_are_ready_share_a_transaction() -> None:
@@ -309,18 +315,18 @@ def test_what_comes_although_fetching_is_paused_is_fetched_again(
 def test_readiness_follows_the_membership(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streaming.bridge.loop.LAG_EVERY_S", 0.01)
     rig.start()
-    wait_until(lambda: rig.metrics.is_assigned, 5, "not joined")
+    wait_until(lambda: rig.state.is_assigned, 5, "not joined")
     rig.source.is_joined = False
-    wait_until(lambda: not rig.metrics.is_assigned, 5, "outside the group, and still ready")
+    wait_until(lambda: not rig.state.is_assigned, 5, "outside the group, and still ready")
     rig.source.is_joined = True
-    wait_until(lambda: rig.metrics.is_assigned, 5, "a member that nobody assigned anything is not ready")
+    wait_until(lambda: rig.state.is_assigned, 5, "a member that nobody assigned anything is not ready")
 
 
 def test_partitions_that_nobody_reads_are_asked_for(rig: Rig) -> None:
-    rig.guard.is_unread = True
+    rig.membership.is_unassigned = True
     rig.start()
     wait_until(lambda: rig.source.rejoins >= 1, 5, "nobody asked")
-    rig.guard.is_unread = False
+    rig.membership.is_unassigned = False
 
 
 def test_outside_its_group_nothing_is_committed(rig: Rig) -> None:
@@ -339,12 +345,12 @@ def test_a_refusal_of_the_service_ends_the_bridge(rig: Rig) -> None:
     feed(rig.broker, 100)
     rig.start().join()
     assert isinstance(rig.error, ServiceRefused)
-    assert not rig.guard.has_left
+    assert not rig.membership.has_left
 
 
 def test_a_rival_ends_the_bridge(rig: Rig) -> None:
     rig.start()
-    rig.guard.taken.set()
+    rig.membership.taken.set()
     rig.join()
     assert isinstance(rig.error, Fenced)
     assert "instance id a" in str(rig.error)

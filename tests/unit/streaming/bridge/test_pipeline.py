@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from streaming.bridge.pipeline import Decided, Pipeline
+from streaming.bridge.batch import Batch
+from streaming.bridge.pipeline import DecidedBatch, Pipeline
 from streaming.errors import PublishFailed
-from streaming.records import Batch, InputRecord, Outcome, Verdict
+from streaming.records import InputRecord, Outcome, ServiceDecision
 from tests.e2e.faults import wait_until
 
-GOOD = Verdict(b"{}", "approve", "1")
+GOOD = ServiceDecision(b"{}", "approve", "1")
 
 
 class Stage:
@@ -28,7 +29,7 @@ class Stage:
             raise ZeroDivisionError
         return [GOOD] * len(batch)
 
-    def publish(self, ready: Sequence[Decided]) -> None:
+    def publish(self, ready: Sequence[DecidedBatch]) -> None:
         self.gate.wait(10)
         if self.failure is not None:
             raise self.failure
@@ -115,7 +116,7 @@ def test_it_is_bounded_in_bytes(pipeline: Pipeline, stage: Stage) -> None:
     pipeline.submit(batch(0, b"x" * 1000))
     assert not pipeline.has_room
     assert len(pipeline) == 1
-    assert pipeline.oldest_ms == 5
+    assert pipeline.oldest_timestamp_ms == 5
 
 
 def test_it_stops_at_a_failure_until_dropped(pipeline: Pipeline, stage: Stage) -> None:
@@ -165,12 +166,12 @@ def test_dropping_does_not_wait_for_ever(pipeline: Pipeline, stage: Stage) -> No
 
 
 def test_batches_that_wait_share_a_transaction_but_not_without_end() -> None:
-    sizes = []
+    limits = []
     gate = threading.Event()
 
-    def publish(ready: Sequence[Decided]) -> None:
+    def publish(ready: Sequence[DecidedBatch]) -> None:
         gate.wait(10)
-        sizes.append(sum(len(batch) for batch, _ in ready))
+        limits.append(sum(len(batch) for batch, _ in ready))
 
     pipeline = Pipeline(lambda batch: [GOOD] * len(batch), publish, 10, 10**9, 2)
     for number in range(6):
@@ -180,5 +181,5 @@ def test_batches_that_wait_share_a_transaction_but_not_without_end() -> None:
     gate.set()
     assert pipeline.finish(5)
     pipeline.close()
-    assert sum(sizes) == 5400
-    assert max(sizes) == 1800
+    assert sum(limits) == 5400
+    assert max(limits) == 1800

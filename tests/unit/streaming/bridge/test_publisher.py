@@ -2,19 +2,27 @@ import json
 
 import pytest
 
-from streaming.bridge.publisher import Limits, Publisher
+from streaming.bridge.batch import Batch
+from streaming.bridge.publisher import Publisher, RecordSizeLimits
+from streaming.bridge_state import BridgeState
 from streaming.errors import NotInGroup
 from streaming.observability.metrics import Metrics
-from streaming.records import Batch, InputRecord, Outcome, Rejection, Verdict
+from streaming.records import InputRecord, Outcome, Rejection, ServiceDecision
 from tests.fakes import TOPIC, FakeBroker, FakeSink, FakeSource
 
-APPROVED = Verdict(b'{"transaction_id":"T","decision":"approve","release":"7"}', "approve", "7")
+APPROVED = ServiceDecision(b'{"transaction_id":"T","decision":"approve","release":"7"}', "approve", "7")
 REFUSED = Rejection("validate", "missing", "V1: required", 2)
 
 
-def publish(record: InputRecord, outcome: Outcome, limits: Limits | None = None) -> FakeBroker:
+def publish(record: InputRecord, outcome: Outcome, limits: RecordSizeLimits | None = None) -> FakeBroker:
     broker = FakeBroker()
-    publisher = Publisher(FakeSource(broker), FakeSink(broker), limits or Limits(10_000, 10_000), Metrics())
+    publisher = Publisher(
+        FakeSource(broker),
+        FakeSink(broker),
+        limits or RecordSizeLimits(10_000, 10_000),
+        Metrics(),
+        BridgeState(),
+    )
     publisher([(Batch([record]), [outcome])])
     return broker
 
@@ -59,14 +67,14 @@ def test_a_tombstone_becomes_an_empty_value(key: bytes | None) -> None:
 
 
 def test_a_dead_letter_above_the_topics_limit_goes_without_its_bytes() -> None:
-    (output,) = publish(record(value=b"x" * 10_000), REFUSED, Limits(10_000, 10_000)).outputs
+    (output,) = publish(record(value=b"x" * 10_000), REFUSED, RecordSizeLimits(10_000, 10_000)).outputs
     assert (output.key, output.value) == (None, b"")
     assert dict(output.headers)["error.omitted"] == b"key,value"
     assert dict(output.headers)["error.offset"] == b"41"
 
 
 def test_a_decision_above_the_topics_limit_is_a_dead_letter() -> None:
-    (output,) = publish(record(key=b"k" * 10_000), APPROVED, Limits(10_000, 20_000)).outputs
+    (output,) = publish(record(key=b"k" * 10_000), APPROVED, RecordSizeLimits(10_000, 20_000)).outputs
     assert output.kind == "dead_letter"
     assert output.key == b"k" * 10_000
     assert dict(output.headers)["error.reason"] == b"decision_too_large"
@@ -81,7 +89,9 @@ def test_outside_the_group_nothing_is_published() -> None:
     broker = FakeBroker()
     source = FakeSource(broker)
     source.is_joined = False
-    publisher = Publisher(source, FakeSink(broker), Limits(10_000, 10_000), Metrics())
+    publisher = Publisher(
+        source, FakeSink(broker), RecordSizeLimits(10_000, 10_000), Metrics(), BridgeState()
+    )
     with pytest.raises(NotInGroup):
         publisher([(Batch([record()]), [APPROVED])])
     assert not broker.outputs

@@ -15,11 +15,11 @@ from streaming.broker import (
     transactional_producer,
 )
 from streaming.broker.admin import Topic
-from streaming.broker.connection import client_config, translated, until_reached
+from streaming.broker.connection import client_config, retry_until_reached, translate_error
 from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
-from streaming.broker.group_consumer import GroupSource
-from streaming.broker.idempotent_producer import Feed
-from streaming.broker.transactional_producer import TransactionalSink
+from streaming.broker.group_consumer import GroupConsumer
+from streaming.broker.idempotent_producer import IdempotentProducer
+from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -100,9 +100,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
 
 def test_every_client_comes_back_soon_after_the_broker_and_measures_nothing(made: list[Recorder]) -> None:
     settings = Settings()
-    GroupSource(settings).start(Silent())
-    TransactionalSink(settings, "id", "in", {"decision": Topic("out", 4)}).start()
-    Feed(settings.kafka, 10)
+    GroupConsumer(settings).start(Silent())
+    TransactionalProducer(settings, "id", "in", {"decision": Topic("out", 4)}).start()
+    IdempotentProducer(settings.kafka, 10)
     assert len(made) == 3
     for client in made:
         assert client.config["reconnect_backoff_max_ms"] <= 1000
@@ -111,7 +111,7 @@ def test_every_client_comes_back_soon_after_the_broker_and_measures_nothing(made
 
 
 def test_the_consumer_waits_for_open_transactions_and_shares_nothing(made: list[Recorder]) -> None:
-    GroupSource(Settings()).start(Silent())
+    GroupConsumer(Settings()).start(Silent())
     config = made[0].config
     assert config["isolation_level"] == "read_committed"
     assert config["enable_auto_commit"] is False
@@ -121,7 +121,7 @@ def test_the_consumer_waits_for_open_transactions_and_shares_nothing(made: list[
 
 
 def test_the_producer_is_transactional_and_impatient(made: list[Recorder]) -> None:
-    TransactionalSink(Settings(), "group.id", "in", {"decision": Topic("out", 4)}).start()
+    TransactionalProducer(Settings(), "group.id", "in", {"decision": Topic("out", 4)}).start()
     config = made[0].config
     assert config["transactional_id"] == "group.id"
     assert config["retry_backoff_ms"] == 2
@@ -147,7 +147,7 @@ def test_the_producer_is_transactional_and_impatient(made: list[Recorder]) -> No
     ],
 )
 def test_errors_say_what_to_do(error: Exception, kind: type[StreamingError]) -> None:
-    assert type(translated(error, "Publishing")) is kind
+    assert type(translate_error(error, "Publishing")) is kind
 
 
 @pytest.mark.parametrize("rights", [(), ("WRITE",), ("DESCRIBE", "WRITE", "READ")])
@@ -164,7 +164,7 @@ def test_an_error_keeps_its_cause_in_sight() -> None:
     try:
         raise kafka_errors.KafkaError("wrapped") from kafka_errors.ProducerFencedError()
     except kafka_errors.KafkaError as error:
-        assert type(translated(error, "Publishing")) is Fenced
+        assert type(translate_error(error, "Publishing")) is Fenced
 
 
 def test_reaching_the_broker_is_tried_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_reaching_the_broker_is_tried_until_it_answers(monkeypatch: pytest.Monke
             raise faults.pop()
         return "there"
 
-    assert until_reached(attempt, 10, "host:1") == "there"
+    assert retry_until_reached(attempt, 10, "host:1") == "there"
 
 
 def test_a_refusal_is_not_tried_again() -> None:
@@ -184,7 +184,7 @@ def test_a_refusal_is_not_tried_again() -> None:
         raise kafka_errors.SaslAuthenticationFailedError
 
     with pytest.raises(BrokerRefused, match="host:1"):
-        until_reached(attempt, 10, "host:1")
+        retry_until_reached(attempt, 10, "host:1")
 
 
 def test_a_silent_broker_is_given_up() -> None:
@@ -192,7 +192,7 @@ def test_a_silent_broker_is_given_up() -> None:
         raise kafka_errors.KafkaTimeoutError("x")
 
     with pytest.raises(BrokerUnavailable, match="host:1"):
-        until_reached(attempt, 0.0, "host:1")
+        retry_until_reached(attempt, 0.0, "host:1")
 
 
 def test_a_call_that_hangs_is_left_behind() -> None:

@@ -8,7 +8,7 @@ from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from streaming.broker import group_consumer as consumer
-from streaming.broker.group_consumer import GroupSource
+from streaming.broker.group_consumer import GroupConsumer
 from streaming.errors import NotInGroup
 from streaming.settings.load import Settings
 from tests.integration.streaming.broker.test_broker import Silent
@@ -64,20 +64,20 @@ def inner() -> Consumer:
 
 
 @pytest.fixture
-def source(inner: Consumer, monkeypatch: pytest.MonkeyPatch) -> GroupSource:
+def source(inner: Consumer, monkeypatch: pytest.MonkeyPatch) -> GroupConsumer:
     monkeypatch.setattr(consumer, "KafkaConsumer", lambda **_: inner)
-    source = GroupSource(Settings())
+    source = GroupConsumer(Settings())
     source.start(Silent())
     return source
 
 
-def offsets(source: GroupSource) -> list[int]:
+def offsets(source: GroupConsumer) -> list[int]:
     return [record.offset for record in source.poll(1, 10)]
 
 
 @pytest.mark.parametrize(("committed", "again"), [(None, 0), (1, 1)])
 def test_what_an_evicted_member_had_fetched_is_fetched_again(
-    source: GroupSource, inner: Consumer, committed: int | None, again: int
+    source: GroupConsumer, inner: Consumer, committed: int | None, again: int
 ) -> None:
     assert offsets(source) == [0]
     inner.member_id = "second"
@@ -89,7 +89,7 @@ def test_what_an_evicted_member_had_fetched_is_fetched_again(
 
 
 def test_records_thrown_away_before_any_was_returned_are_not_skipped(
-    source: GroupSource, inner: Consumer
+    source: GroupConsumer, inner: Consumer
 ) -> None:
     source._member_id = "before"
     with pytest.raises(NotInGroup):
@@ -98,7 +98,7 @@ def test_records_thrown_away_before_any_was_returned_are_not_skipped(
     assert offsets(source) == [0]
 
 
-def test_one_has_joined_when_the_group_has_told_what_to_read(source: GroupSource, inner: Consumer) -> None:
+def test_one_has_joined_when_the_group_has_told_what_to_read(source: GroupConsumer, inner: Consumer) -> None:
     inner.state = MemberState.REBALANCING  # a member by its id, while the leader still assigns
     source.poll(1, 10)
     assert not source.has_joined

@@ -7,16 +7,16 @@ import pytest
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata
 
-from streaming.bridge.group_monitor import Watch
+from streaming.bridge.group_monitor import GroupMonitor
+from streaming.bridge_state import BridgeState
 from streaming.broker import admin
-from streaming.broker.admin import GroupGuard
-from streaming.observability.metrics import Metrics
-from streaming.ports import Membership
+from streaming.broker.group_membership import KafkaGroupMembership
+from streaming.ports import GroupMetadata
 from streaming.settings.load import Settings
 from tests.e2e.faults import wait_until
-from tests.fakes import FakeBroker, FakeGuard, FakeSource
+from tests.fakes import FakeBroker, FakeGroupMembership, FakeSource
 
-OURS = Membership(ConsumerGroupMetadata(group_id="fraud-bridge", generation_id=3, member_id="ours"))
+OURS = GroupMetadata(ConsumerGroupMetadata(group_id="fraud-bridge", generation_id=3, member_id="ours"))
 
 
 class Coordinator:
@@ -54,35 +54,35 @@ def coordinator(monkeypatch: pytest.MonkeyPatch) -> Coordinator:
 
 
 def test_looks_share_a_connection_until_one_fails(coordinator: Coordinator) -> None:
-    guard = GroupGuard(Settings(), 4)
+    membership = KafkaGroupMembership(Settings(), 4)
     coordinator.answers = ["ours", "theirs", None, kafka_errors.NodeNotReadyError(), "theirs"]
-    assert [guard.is_taken(OURS) for _ in range(3)] == [False, True, False]
+    assert [membership.is_taken(OURS) for _ in range(3)] == [False, True, False]
     assert (coordinator.opened, coordinator.closed) == (1, 0)
-    assert not guard.is_taken(OURS)
-    assert guard.is_taken(OURS)
+    assert not membership.is_taken(OURS)
+    assert membership.is_taken(OURS)
     assert (coordinator.opened, coordinator.closed) == (2, 1)
-    guard.close()
-    guard.close()
+    membership.close()
+    membership.close()
     assert coordinator.closed == 2
 
 
 def test_a_broker_that_coordinates_no_more_is_not_asked_again(
     coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guard = GroupGuard(Settings(), 4)
+    membership = KafkaGroupMembership(Settings(), 4)
     refused = {"fraud-bridge": {"error": "NotCoordinatorError", "members": []}}
     with monkeypatch.context() as patch:
         patch.setattr(coordinator, "describe_groups", lambda groups: refused)
-        assert not guard.is_taken(OURS)
+        assert not membership.is_taken(OURS)
     coordinator.answers = ["theirs"]
-    assert guard.is_taken(OURS)
+    assert membership.is_taken(OURS)
     assert coordinator.opened == 2
 
 
 def test_a_bridge_leaves_as_the_member_that_it_was(coordinator: Coordinator) -> None:
-    guard = GroupGuard(Settings(), 4)
-    guard.leave("ours")
-    guard.leave("")  # never joined: nothing of ours is there to be removed
+    membership = KafkaGroupMembership(Settings(), 4)
+    membership.leave("ours")
+    membership.leave("")  # never joined: nothing of ours is there to be removed
     (removed,) = coordinator.removed
     assert (removed.group_instance_id, removed.member_id) == ("bridge-0", "ours")
 
@@ -90,21 +90,22 @@ def test_a_bridge_leaves_as_the_member_that_it_was(coordinator: Coordinator) -> 
 def test_the_look_outlives_what_nobody_foresaw_and_is_closed_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source, guard = FakeSource(FakeBroker()), FakeGuard()
+    source, membership = FakeSource(FakeBroker()), FakeGroupMembership()
     asked = threading.Event()
 
-    def stumble(membership: Membership) -> bool:
+    def stumble(membership: GroupMetadata) -> bool:
         if asked.is_set():
             return True
         asked.set()
         raise TypeError("nobody foresaw this")
 
-    monkeypatch.setattr(guard, "is_taken", stumble)
-    watch = Watch(source, guard, Metrics(), 0.01, 60)
-    watch.start()
-    wait_until(lambda: watch.is_taken, 5, "the look ended", 0.01)
-    wait_until(lambda: guard.is_closed, 5, "the connection stays open", 0.01)
-    watch.close()
+    monkeypatch.setattr(membership, "is_taken", stumble)
+    state = BridgeState()
+    monitor = GroupMonitor(source, membership, state, 0.01)
+    monitor.start()
+    wait_until(lambda: state.is_instance_id_taken, 5, "the look ended", 0.01)
+    wait_until(lambda: membership.is_closed, 5, "the connection stays open", 0.01)
+    monitor.close()
 
 
 def described(state: str, *partitions: int) -> dict[str, Any]:
@@ -126,18 +127,18 @@ def test_a_settled_group_that_leaves_a_partition_to_nobody_is_seen(
     coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any], expected: bool
 ) -> None:
     monkeypatch.setattr(coordinator, "describe_groups", lambda groups: answer)
-    assert GroupGuard(Settings(), 4).has_unread() is expected
+    assert KafkaGroupMembership(Settings(), 4).has_unassigned_partitions() is expected
 
 
 def test_partitions_are_asked_for_when_the_same_group_leaves_them_twice() -> None:
-    source, guard = FakeSource(FakeBroker()), FakeGuard()
-    watch = Watch(source, guard, Metrics(), 60, 60)
-    guard.is_unread = True
-    assert not watch._is_left_unread()  # perhaps between the two rounds of a rebalance
+    source, membership = FakeSource(FakeBroker()), FakeGroupMembership()
+    monitor = GroupMonitor(source, membership, BridgeState(), 60)
+    membership.is_unassigned = True
+    assert not monitor._are_partitions_unassigned()  # perhaps between the two rounds of a rebalance
     source._generation += 1
-    assert not watch._is_left_unread()
-    assert watch._is_left_unread()
+    assert not monitor._are_partitions_unassigned()
+    assert monitor._are_partitions_unassigned()
     source.is_joined = False
-    assert not watch._is_left_unread()
-    source.is_joined, guard.is_unread = True, False
-    assert not watch._is_left_unread()
+    assert not monitor._are_partitions_unassigned()
+    source.is_joined, membership.is_unassigned = True, False
+    assert not monitor._are_partitions_unassigned()

@@ -8,10 +8,10 @@ from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.future import Future
 
-from streaming.broker import idempotent_producer as feed_module
+from streaming.broker import idempotent_producer as producer_module
 from streaming.broker import range_reader as reader_module
-from streaming.broker.idempotent_producer import Feed
-from streaming.broker.range_reader import Reader
+from streaming.broker.idempotent_producer import IdempotentProducer
+from streaming.broker.range_reader import RangeReader
 from streaming.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishFailed, SettingsError
 from streaming.settings.sections import KafkaSettings
 
@@ -40,12 +40,12 @@ class Awaited(Future):  # type: ignore[misc]  # the base is untyped
 @pytest.fixture
 def producer(monkeypatch: pytest.MonkeyPatch) -> Producer:
     producer = Producer()
-    monkeypatch.setattr(feed_module, "KafkaProducer", lambda **_: producer)
+    monkeypatch.setattr(producer_module, "KafkaProducer", lambda **_: producer)
     return producer
 
 
 def test_a_failed_record_is_told_at_the_next_send(producer: Producer) -> None:
-    feed = Feed(KafkaSettings(), 10)
+    feed = IdempotentProducer(KafkaSettings(), 10)
     for _ in range(3):
         feed.send("t", None, b"{}")
     producer.futures[0].success(None)
@@ -56,7 +56,7 @@ def test_a_failed_record_is_told_at_the_next_send(producer: Producer) -> None:
 
 
 def test_a_refused_record_says_why(producer: Producer) -> None:
-    feed = Feed(KafkaSettings(), 10)
+    feed = IdempotentProducer(KafkaSettings(), 10)
     feed.send("t", None, b"{}")
     producer.futures[0].failure(kafka_errors.TopicAuthorizationFailedError())
     with pytest.raises(BrokerRefused, match="rights"):
@@ -65,8 +65,8 @@ def test_a_refused_record_says_why(producer: Producer) -> None:
 
 def test_what_is_outstanding_is_bounded(producer: Producer, monkeypatch: pytest.MonkeyPatch) -> None:
     # kafka-python's send() takes records until the memory is full.
-    monkeypatch.setattr(feed_module, "MAX_OUTSTANDING", 5)
-    feed = Feed(KafkaSettings(), 0)
+    monkeypatch.setattr(producer_module, "MAX_OUTSTANDING", 5)
+    feed = IdempotentProducer(KafkaSettings(), 0)
     with pytest.raises(BrokerUnavailable):
         for _ in range(20):
             feed.send("t", None, b"{}")
@@ -132,16 +132,16 @@ def consumer() -> Consumer:
 
 
 @pytest.fixture
-def reader(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> Reader:
+def reader(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> RangeReader:
     monkeypatch.setattr(reader_module, "KafkaConsumer", lambda **_: consumer)
-    return Reader(KafkaSettings())
+    return RangeReader(KafkaSettings())
 
 
-def offsets(reader: Reader) -> list[int]:
-    return [record.offset for lot in reader.read("t", {0: 0}, {0: 3}) for record in lot]
+def offsets(reader: RangeReader) -> list[int]:
+    return [record.offset for chunk in reader.read("t", {0: 0}, {0: 3}) for record in chunk]
 
 
-def test_a_broker_that_restarts_is_waited_for(reader: Reader, consumer: Consumer) -> None:
+def test_a_broker_that_restarts_is_waited_for(reader: RangeReader, consumer: Consumer) -> None:
     consumer.faults = [kafka_errors.KafkaTimeoutError("x"), kafka_errors.NodeNotReadyError()]
     assert offsets(reader) == [0, 1, 2]
 
@@ -154,21 +154,21 @@ def test_a_broker_that_restarts_is_waited_for(reader: Reader, consumer: Consumer
     ],
 )
 def test_a_refusal_while_reading_is_one_of_ours(
-    fault: Exception, kind: type[BrokerError], reader: Reader, consumer: Consumer
+    fault: Exception, kind: type[BrokerError], reader: RangeReader, consumer: Consumer
 ) -> None:
     consumer.faults = [fault]
     with pytest.raises(kind, match="Reading t"):
         offsets(reader)
 
 
-def test_looking_for_a_topic_fails_as_one_of_ours(reader: Reader, consumer: Consumer) -> None:
+def test_looking_for_a_topic_fails_as_one_of_ours(reader: RangeReader, consumer: Consumer) -> None:
     consumer.faults = [kafka_errors.KafkaTimeoutError("x")]
     with pytest.raises(BrokerUnavailable):
         reader.resolve("t", "latest")
 
 
 def test_silence_ends_the_reading(
-    reader: Reader, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+    reader: RangeReader, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     consumer.is_empty = True
     monkeypatch.setattr(reader_module, "SILENCE_S", 0.0)
@@ -177,23 +177,23 @@ def test_silence_ends_the_reading(
 
 
 def test_work_between_two_reads_is_no_silence(
-    reader: Reader, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+    reader: RangeReader, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(reader_module.time, "monotonic", lambda: clock.now)
-    lots = reader.read("t", {0: 0}, {0: 3})
-    next(lots)
+    chunks = reader.read("t", {0: 0}, {0: 3})
+    next(chunks)
     clock.now += 3600  # the service was down for an hour
     consumer.faults = [kafka_errors.KafkaTimeoutError("position"), kafka_errors.KafkaTimeoutError("poll")]
-    assert len(list(lots)) == 2
+    assert len(list(chunks)) == 2
 
 
 @pytest.mark.parametrize(("bound", "offset"), [("1969-01-01", 0), ("1970-01-01T00:00:05", 5), ("7", 7)])
-def test_a_bound_may_lie_before_kafkas_time(reader: Reader, bound: str, offset: int) -> None:
+def test_a_bound_may_lie_before_kafkas_time(reader: RangeReader, bound: str, offset: int) -> None:
     assert reader.resolve("t", bound) == {0: offset}
 
 
 @pytest.mark.parametrize("bound", ["²", "0001-01-01T00:00:00+14:00x", "1e3"])
-def test_a_bound_that_is_none_is_a_wrong_setting(reader: Reader, bound: str) -> None:
+def test_a_bound_that_is_none_is_a_wrong_setting(reader: RangeReader, bound: str) -> None:
     with pytest.raises(SettingsError):
         reader.resolve("t", bound)

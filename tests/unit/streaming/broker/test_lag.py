@@ -7,7 +7,7 @@ from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
 from streaming.broker import group_consumer as consumer
-from streaming.broker.group_consumer import GroupSource
+from streaming.broker.group_consumer import GroupConsumer
 from streaming.settings.load import Settings
 
 PLACES = [TopicPartition("transactions", 0), TopicPartition("transactions", 1)]
@@ -47,19 +47,19 @@ def kafka() -> Consumer:
 
 
 @pytest.fixture
-def source(kafka: Consumer, monkeypatch: pytest.MonkeyPatch) -> GroupSource:
-    source = GroupSource(Settings())
+def source(kafka: Consumer, monkeypatch: pytest.MonkeyPatch) -> GroupConsumer:
+    source = GroupConsumer(Settings())
     monkeypatch.setattr(source, "_consumer", kafka)
     return source
 
 
-def test_while_it_fetches_the_answers_tell(source: GroupSource, kafka: Consumer) -> None:
+def test_while_it_fetches_the_answers_tell(source: GroupConsumer, kafka: Consumer) -> None:
     assert source.lags() == {0: 10}  # nothing has been fetched from the other yet
     assert not kafka.asked
 
 
 def test_while_paused_the_lag_grows_with_the_topic(
-    source: GroupSource, kafka: Consumer, monkeypatch: pytest.MonkeyPatch
+    source: GroupConsumer, kafka: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "ENDS_EVERY_S", 0.0)
     source.pause()
@@ -69,7 +69,7 @@ def test_while_paused_the_lag_grows_with_the_topic(
     assert all(timeout_ms <= 1000 for timeout_ms in kafka.asked), "the loop must turn meanwhile"
 
 
-def test_the_broker_is_not_asked_at_every_turn(source: GroupSource, kafka: Consumer) -> None:
+def test_the_broker_is_not_asked_at_every_turn(source: GroupConsumer, kafka: Consumer) -> None:
     source.pause()
     for _ in range(100):
         source.lags()
@@ -77,7 +77,7 @@ def test_the_broker_is_not_asked_at_every_turn(source: GroupSource, kafka: Consu
 
 
 def test_a_broker_that_does_not_tell_leaves_what_was_known(
-    source: GroupSource, kafka: Consumer, monkeypatch: pytest.MonkeyPatch
+    source: GroupConsumer, kafka: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumer, "ENDS_EVERY_S", 0.0)
     source.pause()

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from streaming.broker.selector import QuickSelector
+from streaming.broker.selector import FastLookupSelector
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_it_keeps_the_keys_that_the_standard_one_keeps(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    with QuickSelector() as quick:
+    with FastLookupSelector() as quick:
         quick.register(ours, selectors.EVENT_READ, "a")
         assert quick.get_key(ours) == quick.get_map()[ours]
         quick.modify(ours, selectors.EVENT_READ | selectors.EVENT_WRITE, "b")
@@ -38,13 +38,13 @@ def test_an_unknown_socket_is_refused_without_asking_it_for_its_name(
         raise AssertionError("four system calls")
 
     monkeypatch.setattr(socket.socket, "__repr__", expensive)
-    with QuickSelector() as quick, pytest.raises(KeyError):
+    with FastLookupSelector() as quick, pytest.raises(KeyError):
         quick.get_key(pair[0])
 
 
 def test_a_closed_socket_leaves_nothing_behind(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, _ = pair
-    with QuickSelector() as quick:
+    with FastLookupSelector() as quick:
         quick.register(ours, selectors.EVENT_READ)
         ours.close()
         quick.unregister(ours)
@@ -54,7 +54,7 @@ def test_a_closed_socket_leaves_nothing_behind(pair: tuple[socket.socket, socket
 
 
 def test_a_key_refused_by_the_standard_one_is_not_kept(pair: tuple[socket.socket, socket.socket]) -> None:
-    with QuickSelector() as quick:
+    with FastLookupSelector() as quick:
         with pytest.raises(ValueError, match="Invalid events"):
             quick.register(pair[0], 0)
         with pytest.raises(KeyError):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from streaming.commands import bridge as run
+from streaming.commands import replay as run
 from streaming.commands import signals as stopping
-from streaming.commands.signals import Stopping
+from streaming.commands.signals import StopSignals
 from streaming.settings.load import Settings
 from streaming.settings.sections import ReplaySettings
 from tests.e2e.faults import wait_until
@@ -41,7 +41,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.timeout(30)
 def test_a_signal_that_comes_while_the_main_thread_holds_the_events_lock(ended: list[int]) -> None:
     stopped = threading.Event()
-    Stopping(0).calls(stopped.set)
+    StopSignals(0).on_stop(stopped.set)
     with stopped._cond:  # type: ignore[attr-defined]  # what Event.wait() holds for a moment
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.05)
@@ -52,7 +52,7 @@ def test_a_signal_that_comes_while_the_main_thread_holds_the_events_lock(ended: 
 @pytest.mark.parametrize("status", [0, 1])
 def test_what_does_not_end_is_ended(status: int, ended: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stopping, "STOP_LIMIT_S", 0.05)
-    Stopping(status).calls(lambda: time.sleep(60))
+    StopSignals(status).on_stop(lambda: time.sleep(60))
     os.kill(os.getpid(), signal.SIGINT)
     wait_until(lambda: ended == [status], 5, "not ended", 0.01)
 
@@ -73,7 +73,7 @@ def test_a_replay_that_is_ended_by_force_has_failed(
 
     monkeypatch.setattr(stopping, "STOP_LIMIT_S", 0.05)
     monkeypatch.setattr(run, "prepare_input", lambda settings: None)
-    monkeypatch.setattr(run, "Feed", Stuck)
+    monkeypatch.setattr(run, "IdempotentProducer", Stuck)
     data = tmp_path / "rows.csv"
     data.write_text(",".join(["Time", *(f"V{number}" for number in range(1, 29)), "Amount"]) + "\n")
     run.run_replay(Settings(replay=ReplaySettings(data=str(data))))

@@ -6,17 +6,19 @@ from pathlib import Path
 import httpx
 import pytest
 
+from streaming.bridge_state import BridgeState
 from streaming.errors import SettingsError
 from streaming.observability import status_server as status
-from streaming.observability.metrics import DEAD, RETRIES, STAGES, Metrics
-from streaming.observability.status_server import Health, StatusServer
-from streaming.records import InputRecord, Rejection, Verdict
+from streaming.observability.health import Health
+from streaming.observability.metrics import KNOWN_REJECTIONS, KNOWN_RETRIES, STAGES, Metrics
+from streaming.observability.status_server import StatusServer
+from streaming.records import InputRecord, Rejection, ServiceDecision
 from streaming.settings.sections import MetricsSettings
 
 
 class InFlight:
-    def __init__(self, batches: int = 0, oldest_ms: int | None = None) -> None:
-        self._batches, self.oldest_ms = batches, oldest_ms
+    def __init__(self, batches: int = 0, oldest_timestamp_ms: int | None = None) -> None:
+        self._batches, self.oldest_timestamp_ms = batches, oldest_timestamp_ms
 
     def __len__(self) -> int:
         return self._batches
@@ -24,22 +26,25 @@ class InFlight:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    metrics = Metrics()
-    metrics.rebalanced("assigned")
-    return metrics
+    return Metrics()
 
 
 @pytest.fixture
-def address(metrics: Metrics) -> Iterator[str]:
+def state() -> BridgeState:
+    return BridgeState(is_assigned=True)
+
+
+@pytest.fixture
+def address(metrics: Metrics, state: BridgeState) -> Iterator[str]:
     settings = MetricsSettings(port=0, progress_timeout_s=1.0, live_timeout_s=2.0)
-    server = StatusServer(settings, metrics, Health(metrics, settings, lambda: True))
+    server = StatusServer(settings, metrics, Health(state, settings, lambda: True))
     yield f"http://127.0.0.1:{server.port}"
     server.close()
 
 
-def health(metrics: Metrics, is_service_ready: bool = True) -> Health:
+def health(state: BridgeState, is_service_ready: bool = True) -> Health:
     settings = MetricsSettings(progress_timeout_s=1.0, live_timeout_s=2.0)
-    return Health(metrics, settings, lambda: is_service_ready)
+    return Health(state, settings, lambda: is_service_ready)
 
 
 def test_a_working_bridge_is_alive_and_ready(address: str) -> None:
@@ -54,7 +59,7 @@ def test_what_is_known_to_be_possible_counts_from_zero(metrics: Metrics) -> None
     assert value("bridge_transactions_total", {"outcome": "aborted"}) == 0
     assert value("bridge_dead_letters_total", {"stage": "parse", "reason": "not_json"}) == 0
     record = InputRecord("t", 0, 0, 0, None, b"{}")
-    metrics.published([(record, Verdict(b"{}", "approve", "12"))], 0.01)
+    metrics.count_transaction([(record, ServiceDecision(b"{}", "approve", "12"))], 0.01)
     assert value("bridge_records_decided_total", {"decision": "decline", "release": "12"}) == 0
     assert value("bridge_records_decided_total", {"decision": "approve", "release": "12"}) == 1
 
@@ -63,64 +68,59 @@ def test_no_reason_of_the_bridge_is_forgotten() -> None:
     """Those that the service gives for an item are not known here; all others begin at zero."""
     sources = [path.read_text() for path in Path(status.__file__).parents[1].rglob("*.py")]
     named = {pair for text in sources for pair in re.findall(r'Rejection\("(\w+)", "(\w+)"', text)}
-    assert named == {(stage, reason) for stage, reasons in DEAD.items() for reason in reasons}
-    stages = {stage for text in sources for stage in re.findall(r'spent\("(\w+)"', text)}
+    assert named == {(stage, reason) for stage, reasons in KNOWN_REJECTIONS.items() for reason in reasons}
+    stages = {
+        stage for text in sources for stage in re.findall(r'(?:add_stage_seconds|_spent)\("(\w+)"', text)
+    }
     assert stages == set(STAGES)
     failures = {why for text in sources for why in re.findall(r'ServiceUnavailable\([^)]*, "(\w+)"\)', text)}
-    assert failures <= set(RETRIES)
+    assert failures <= set(KNOWN_RETRIES)
 
 
-def test_a_loop_that_hangs_is_not_alive(metrics: Metrics) -> None:
-    metrics.last_turn -= 3
-    assert "not turned" in (health(metrics).fault_of_life() or "")
-    assert health(metrics).fault_of_readiness()
+def test_a_loop_that_hangs_is_not_alive(state: BridgeState) -> None:
+    state.last_turn -= 3
+    assert "not turned" in (health(state).liveness_failure() or "")
+    assert health(state).readiness_failure()
 
 
-def test_waiting_records_without_progress_are_not_ready(metrics: Metrics) -> None:
-    metrics.lag({0: 5})
-    metrics.last_progress -= 2
-    metrics.turned(InFlight(1, 0))
-    assert "records wait" in (health(metrics).fault_of_readiness() or "")
-    assert health(metrics).fault_of_life() is None
+def test_waiting_records_without_progress_are_not_ready(state: BridgeState) -> None:
+    state.last_idle -= 2
+    assert "records wait" in (health(state).readiness_failure() or "")
+    assert health(state).liveness_failure() is None
 
 
-def test_an_idle_bridge_stays_ready(metrics: Metrics) -> None:
-    metrics.last_progress -= 100
-    metrics.turned(InFlight())
-    assert health(metrics).fault_of_readiness() is None
+def test_an_unready_service_a_missing_group_and_a_stop_are_told(state: BridgeState) -> None:
+    assert "service" in (health(state, is_service_ready=False).readiness_failure() or "")
+    assert "group" in (health(BridgeState()).readiness_failure() or "")
+    state.is_assigned = False
+    assert "group" in (health(state).readiness_failure() or "")
+    state.stopped_by = "The service answered 401."
+    assert health(state).readiness_failure() == "The service answered 401."
 
 
-def test_an_unready_service_a_missing_group_and_a_stop_are_told(metrics: Metrics) -> None:
-    assert "service" in (health(metrics, is_service_ready=False).fault_of_readiness() or "")
-    assert "group" in (health(Metrics()).fault_of_readiness() or "")
-    metrics.rebalanced("lost")
-    assert "group" in (health(metrics).fault_of_readiness() or "")
-    metrics.stopped_by = "The service answered 401."
-    assert health(metrics).fault_of_readiness() == "The service answered 401."
-
-
-def test_readiness_is_503_with_its_reason(metrics: Metrics, address: str) -> None:
-    metrics.stopped_by = "The service answered 401."
+def test_readiness_is_503_with_its_reason(state: BridgeState, address: str) -> None:
+    state.stopped_by = "The service answered 401."
     answer = httpx.get(f"{address}/readyz")
     assert (answer.status_code, answer.text) == (503, "The service answered 401.\n")
 
 
-def test_a_port_that_is_taken_is_a_wrong_setting(address: str, metrics: Metrics) -> None:
+def test_a_port_that_is_taken_is_a_wrong_setting(address: str, metrics: Metrics, state: BridgeState) -> None:
     settings = MetricsSettings(port=int(address.rsplit(":", 1)[1]))
     with pytest.raises(SettingsError, match="--metrics-port"):
-        StatusServer(settings, metrics, health(metrics))
+        StatusServer(settings, metrics, health(state))
 
 
 def test_every_metric_of_the_issue_is_there(metrics: Metrics, address: str) -> None:
     record = InputRecord("t", 0, 0, int(time.time() * 1000) - 50, None, b"{}")
-    verdict = Verdict(b"{}", "review", "7")
-    metrics.published([(record, verdict), (record, Rejection("parse", "empty", ""))], 0.01)
-    metrics.request_answered(0.002, 2)
-    metrics.request_failed("503")
-    metrics.aborted()
-    metrics.paused(1.5)
-    metrics.lag({3: 17})
-    metrics.turned(InFlight(2, int(time.time() * 1000) - 5000))
+    decision = ServiceDecision(b"{}", "review", "7")
+    metrics.count_transaction([(record, decision), (record, Rejection("parse", "empty", ""))], 0.01)
+    metrics.count_rebalance("assigned")
+    metrics.count_request(0.002, 2)
+    metrics.count_failed_request("503")
+    metrics.count_aborted()
+    metrics.add_paused_seconds(1.5)
+    metrics.show_lag({3: 17})
+    metrics.show_in_flight(InFlight(2, int(time.time() * 1000) - 5000))
     text = httpx.get(f"{address}/metrics").text
     for line in (
         'bridge_records_decided_total{decision="review",release="7"} 1.0',
@@ -143,8 +143,8 @@ def test_every_metric_of_the_issue_is_there(metrics: Metrics, address: str) -> N
 
 
 def test_the_summary_begins_anew(metrics: Metrics) -> None:
-    metrics.request_answered(0.002, 2)
-    metrics.request_failed("503")
+    metrics.count_request(0.002, 2)
+    metrics.count_failed_request("503")
     first, second = metrics.summary.take(), metrics.summary.take()
     assert (first["retries"], first["request_ms"]) == (1, 2.0)
     assert (second["retries"], second["request_ms"]) == (0, 0.0)
@@ -156,7 +156,7 @@ def test_a_scrape_never_misses_the_lag_of_a_partition(
     def lag_of(partition: str) -> float | None:
         return metrics.registry.get_sample_value("bridge_lag_records", {"partition": partition})
 
-    metrics.lag({0: 1, 1: 2, 2: 3})
+    metrics.show_lag({0: 1, 1: 2, 2: 3})
     assert lag_of("2") == 3
     scraped: list[float | None] = []
     labels = metrics._lag.labels
@@ -166,6 +166,6 @@ def test_a_scrape_never_misses_the_lag_of_a_partition(
         return labels(name)
 
     monkeypatch.setattr(metrics._lag, "labels", scraping)
-    metrics.lag({0: 4, 1: 5})
+    metrics.show_lag({0: 4, 1: 5})
     assert scraped == [2.0, 2.0]
     assert (lag_of("1"), lag_of("2")) == (5.0, None)

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from streaming.errors import DataError
 from streaming.replay.data_files import FEATURES, read_transactions
-from streaming.replay.rate_limiter import Pace
+from streaming.replay.rate_limiter import RateLimiter
 from streaming.replay.replay import data_file, repeated, replay
 
 
@@ -29,7 +29,7 @@ class Clock:
         self.now += seconds
 
 
-class Outlet:
+class RecordSender:
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes | None, bytes]] = []
         self.is_flushed = False
@@ -113,51 +113,51 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rate", [1, 7, 333, 1000, 250_000])
 def test_the_rate_is_kept_within_one_percent(rate: float) -> None:
     clock = Clock()
-    pace = Pace(rate, 0.005, clock, clock.sleep)
+    limiter = RateLimiter(rate, 0.005, clock, clock.sleep)
     sent = 0
     while clock.now < 120.0:
-        sent += pace.next_lot()
+        sent += limiter.next_chunk()
     assert sent == pytest.approx(rate * (clock.now - 100.0), rel=0.01, abs=1)
 
 
 def test_a_delay_is_caught_up() -> None:
     clock = Clock()
-    pace = Pace(1000, 0.005, clock, clock.sleep)
-    pace.next_lot()
+    limiter = RateLimiter(1000, 0.005, clock, clock.sleep)
+    limiter.next_chunk()
     clock.now += 2.0
-    assert [pace.next_lot() for _ in range(2)] == [1000, 1000]
+    assert [limiter.next_chunk() for _ in range(2)] == [1000, 1000]
     assert clock.sleeps == 0
-    assert pace.next_lot() == pytest.approx(5, abs=1)
+    assert limiter.next_chunk() == pytest.approx(5, abs=1)
 
 
 def test_a_rate_that_nobody_can_keep_never_fills_the_memory() -> None:
-    clock, outlet, sent = Clock(), Outlet(), list[int]()
-    pace = Pace(1_000_000, 0.005, clock, clock.sleep)
+    clock, sender, sent = Clock(), RecordSender(), list[int]()
+    limiter = RateLimiter(1_000_000, 0.005, clock, clock.sleep)
 
     def slowly(count: int) -> None:
-        clock.now += 10  # a lot takes long: what is due meanwhile grows with each
+        clock.now += 10  # a chunk takes long: what is due meanwhile grows with each
         sent.append(count)
 
     endless = itertools.repeat((b"k", b"{}"))
-    replay(endless, outlet, "in", pace, slowly, lambda: len(sent) == 5)
+    replay(endless, sender, "in", limiter, slowly, lambda: len(sent) == 5)
     assert [after - before for before, after in itertools.pairwise([0, *sent])] == [1, *[1000] * 4]
 
 
 def test_flat_out_never_sleeps() -> None:
     clock = Clock()
-    pace = Pace(0, 0.005, clock, clock.sleep)
-    assert [pace.next_lot() for _ in range(3)] == [1000] * 3
+    limiter = RateLimiter(0, 0.005, clock, clock.sleep)
+    assert [limiter.next_chunk() for _ in range(3)] == [1000] * 3
     assert clock.sleeps == 0
 
 
 def test_replay_sends_all_in_order_and_waits_for_the_broker(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "t.csv", [row(number) for number in range(2500)])
-    outlet, reports = Outlet(), list[int]()
-    done = replay(repeated(path, False, None), outlet, "in", Pace(0, 0.005), reports.append)
+    sender, reports = RecordSender(), list[int]()
+    done = replay(repeated(path, False, None), sender, "in", RateLimiter(0, 0.005), reports.append)
     assert done.transactions == 2500
     assert done.per_second > 0
-    assert [key for _, key, _ in outlet.sent] == [str(n).encode() for n in range(1, 2501)]
-    assert outlet.is_flushed
+    assert [key for _, key, _ in sender.sent] == [str(n).encode() for n in range(1, 2501)]
+    assert sender.is_flushed
     assert reports == [1000, 2000, 2500]
 
 

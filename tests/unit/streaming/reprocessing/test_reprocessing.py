@@ -5,20 +5,28 @@ from pathlib import Path
 import pytest
 
 from streaming.bridge.decider import Decider
-from streaming.commands.reprocess import _check_place, _group, _progress_group, _write
+from streaming.commands.backfill import _check_place, _write
+from streaming.commands.redrive import _progress_group
+from streaming.commands.topics import group_name
 from streaming.errors import DataError
 from streaming.observability.metrics import Metrics
-from streaming.ports import Membership
+from streaming.ports import GroupMetadata
 from streaming.records import InputRecord
-from streaming.reprocessing.backfill import Comparison, Earlier, Sizes, backfill, earlier_decisions
-from streaming.reprocessing.redrive import Redriven, Wanted, redrive
+from streaming.reprocessing.backfill import (
+    BatchLimits,
+    Comparison,
+    EarlierDecision,
+    backfill,
+    earlier_decisions,
+)
+from streaming.reprocessing.redrive import RedriveFilter, RedriveResult, redrive
 from streaming.scoring.backoff import Backoff
 from streaming.settings.load import Settings
 from tests.e2e.faults import transactions
 from tests.fakes import TOPIC, FakeBroker, FakeClassifier, FakeSink
 
 DEAD = "transactions.dead-letter"
-HERE = Membership(1)
+HERE = GroupMetadata(1)
 
 
 def letter(offset: int, reason: str, key: bytes | None = b"k", **headers: str) -> InputRecord:
@@ -37,8 +45,8 @@ LETTERS = [
 
 def drive(
     sink: FakeSink | None, reason: str | None = None, done: Mapping[str | None, int] | None = None
-) -> Redriven:
-    wanted = Wanted(TOPIC, reason)
+) -> RedriveResult:
+    wanted = RedriveFilter(TOPIC, reason)
     return redrive([LETTERS], sink, HERE, lambda which: {0: (done or {}).get(which, 0)}, wanted)
 
 
@@ -80,14 +88,14 @@ def test_a_dry_run_touches_nothing() -> None:
 
 def test_a_tombstone_without_key_stays_a_record_that_kafka_takes() -> None:
     broker = FakeBroker()
-    redrive([[letter(0, "tombstone", None)]], FakeSink(broker), HERE, lambda which: {}, Wanted(TOPIC))
+    redrive([[letter(0, "tombstone", None)]], FakeSink(broker), HERE, lambda which: {}, RedriveFilter(TOPIC))
     assert (broker.outputs[0].key, broker.outputs[0].value) == (None, b"")
 
 
 def test_letters_of_another_topic_stay_where_they_are() -> None:
     broker = FakeBroker()
     letters = [letter(0, "not_json", topic="elsewhere"), letter(1, "not_json", topic=TOPIC)]
-    found = redrive([letters], FakeSink(broker), HERE, lambda which: {}, Wanted(TOPIC))
+    found = redrive([letters], FakeSink(broker), HERE, lambda which: {}, RedriveFilter(TOPIC))
     assert (found.sent.total(), found.other_topic) == (1, 1)
     assert [dict(o.headers)["redrive.offset"] for o in broker.outputs] == [b"1"]
 
@@ -95,7 +103,7 @@ def test_letters_of_another_topic_stay_where_they_are() -> None:
 def test_progress_is_kept_apart_by_topic_and_reason() -> None:
     one, two = (Settings(topics={"input": name}) for name in ("one", "two"))  # type: ignore[arg-type]
     names = [_progress_group(settings, reason) for settings in (one, two) for reason in (None, "missing")]
-    long = [_group(one, "backfill", "x" * 249, end) for end in ("1", "2")]
+    long = [group_name(one, "backfill", "x" * 249, end) for end in ("1", "2")]
     assert len({*names, *long}) == 6
     assert all(len(name) <= 249 for name in long)
 
@@ -115,7 +123,7 @@ def test_earlier_decisions_are_found_by_their_source() -> None:
     ]
     records.append(InputRecord("decisions", 0, 9, 0, None, b"no decision"))
     found = earlier_decisions([records], TOPIC, lambda source: source[1] < 5)
-    assert found == {(0, 0): Earlier("approve", "6"), (0, 1): Earlier("review", "6")}
+    assert found == {(0, 0): EarlierDecision("approve", "6"), (0, 1): EarlierDecision("review", "6")}
 
 
 def test_a_backfill_decides_compares_and_commits_its_progress() -> None:
@@ -124,8 +132,8 @@ def test_a_backfill_decides_compares_and_commits_its_progress() -> None:
     records = [InputRecord(TOPIC, 0, offset, 0, b"k", value) for offset, value in enumerate(values)]
     broker = FakeBroker()
     decide = Decider(FakeClassifier(), Backoff(0.001, 0.01), Metrics()).decide
-    earlier = {(0, offset): Earlier("decline", "6") for offset in range(20)}
-    found = backfill([records], decide, FakeSink(broker), HERE, earlier, Sizes(8, 10**6))
+    earlier = {(0, offset): EarlierDecision("decline", "6") for offset in range(20)}
+    found = backfill([records], decide, FakeSink(broker), HERE, earlier, BatchLimits(8, 10**6))
     assert found.decided.total() == 30
     assert found.undecidable == {"parse: not_json": 1}
     assert found.unchanged + found.changes.total() == 20
@@ -142,8 +150,8 @@ def test_a_backfill_decides_compares_and_commits_its_progress() -> None:
 def test_what_an_interrupted_run_decided_is_in_the_report() -> None:
     found = Comparison()
     for offset, now in enumerate(["approve", "decline", "review"]):
-        earlier = Earlier("approve", "6") if offset < 2 else None
-        found.add_before((TOPIC, 0, offset), Earlier(now, "7"), earlier)
+        earlier = EarlierDecision("approve", "6") if offset < 2 else None
+        found.add_before((TOPIC, 0, offset), EarlierDecision(now, "7"), earlier)
     document = found.as_document()
     assert (document["decided_before"], document["unchanged"], document["changed"]) == (3, 1, 1)
     assert document["without_earlier_decision"] == 1

@@ -45,10 +45,10 @@ def test_transactions_are_joined_as_they_are() -> None:
         bodies.append((request.content, request.headers["content-type"]))
         return httpx.Response(200, json=[DECISION, DECISION])
 
-    verdicts = classifier(handler).classify([b' {"a":1} ', b'{"b": 2.50}'], ["T", None])
+    decisions = classifier(handler).classify([b' {"a":1} ', b'{"b": 2.50}'], ["T", None])
     assert bodies == [(b'[ {"a":1} ,{"b": 2.50}]', "application/json")]
-    assert [v.decision for v in verdicts] == ["approve", "approve"]
-    assert json.loads(verdicts[0].raw) == DECISION
+    assert [v.decision for v in decisions] == ["approve", "approve"]
+    assert json.loads(decisions[0].raw) == DECISION
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599])
@@ -77,7 +77,7 @@ def test_a_400_names_its_items() -> None:
     ]
     error = failure_of(answer(400, {"error": "x", "detail": detail}))
     assert isinstance(error, BatchRejected)
-    assert [(i.place, i.reason, i.message) for i in error.items] == [
+    assert [(i.position, i.reason, i.message) for i in error.items] == [
         (3, "missing", "V1: required"),
         (5, "range", "Amount: too large"),
     ]

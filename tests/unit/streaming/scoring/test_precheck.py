@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streaming.records import Rejection
-from streaming.scoring.precheck import inspect
+from streaming.scoring.precheck import precheck
 from tests.e2e.bad_records import all_kinds, bad_values, strange_but_good
 from tests.e2e.verifier import deserves
 
@@ -29,30 +29,30 @@ from tests.e2e.verifier import deserves
     ],
 )
 def test_malformed_records_are_told_apart(value: bytes | None, reason: str) -> None:
-    found = inspect(value)
+    found = precheck(value)
     assert isinstance(found, Rejection)
     assert (found.stage, found.reason) == ("parse", reason)
 
 
 def test_a_key_repeated_in_a_nested_object_is_the_services_business() -> None:
-    assert inspect(b'{"transaction_id":"T","x":{"a":1,"a":2}}') == "T"
+    assert precheck(b'{"transaction_id":"T","x":{"a":1,"a":2}}') == "T"
 
 
 def test_every_kind_of_bad_record_agrees_with_the_verifier() -> None:
     assert len(bad_values()) >= 100
     for _, value in all_kinds():
-        is_parse_fault = isinstance(inspect(value), Rejection)
+        is_parse_fault = isinstance(precheck(value), Rejection)
         assert is_parse_fault == (deserves(value) == "parse"), value
 
 
 def test_odd_but_sound_records_pass() -> None:
     for value in strange_but_good():
-        assert not isinstance(inspect(value), Rejection), value
+        assert not isinstance(precheck(value), Rejection), value
 
 
 def test_messages_hold_no_value() -> None:
     for _, value in all_kinds():
-        found = inspect(value)
+        found = precheck(value)
         if isinstance(found, Rejection):
             assert len(found.message) < 80
 
@@ -70,7 +70,7 @@ nested = st.recursive(plain, lambda x: st.lists(x, max_size=3) | st.dictionaries
 def test_every_json_object_passes(found: dict[str, Any]) -> None:
     value = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
     expected = found.get("transaction_id")
-    assert inspect(value) == (expected if isinstance(expected, str) else None)
+    assert precheck(value) == (expected if isinstance(expected, str) else None)
 
 
 @settings(deadline=None)
@@ -78,11 +78,11 @@ def test_every_json_object_passes(found: dict[str, Any]) -> None:
 def test_a_repeated_key_is_always_found(pairs: list[tuple[str, Any]]) -> None:
     members = ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs)
     is_repeated = len({name for name, _ in pairs}) < len(pairs)
-    found = inspect(b"{%b}" % members.encode())
+    found = precheck(b"{%b}" % members.encode())
     assert isinstance(found, Rejection) == is_repeated
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_no_bytes_are_too_strange(value: bytes) -> None:
-    assert isinstance(inspect(value), str | Rejection | None)
+    assert isinstance(precheck(value), str | Rejection | None)

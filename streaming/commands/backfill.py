@@ -1,116 +1,34 @@
-"""Runs redrive and backfill: their groups, their transactional ids, their tables."""
+"""Runs `backfill`: decides a range again and prints which decisions changed."""
 
-import hashlib
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from streaming.bridge.decider import Decider
-from streaming.broker.admin import Admin, Topic
-from streaming.broker.range_reader import Offsets, Reader, alone_in
-from streaming.broker.transactional_producer import TransactionalSink
-from streaming.commands.progress_bar import counting
+from streaming.broker.admin import Admin
+from streaming.broker.range_reader import Offsets, RangeReader, group_metadata_without_member
+from streaming.broker.transactional_producer import TransactionalProducer
+from streaming.commands.progress_bar import show_count
+from streaming.commands.topics import find_topic, group_name, open_sink
 from streaming.errors import DataError, SettingsError
 from streaming.observability.metrics import Metrics
 from streaming.records import InputRecord
-from streaming.reprocessing.backfill import KIND as DECISION
-from streaming.reprocessing.backfill import Comparison, Earlier, Sizes, Source, backfill, earlier_decisions
-from streaming.reprocessing.redrive import KIND as REDRIVEN
-from streaming.reprocessing.redrive import Redriven, Wanted, redrive
+from streaming.reprocessing.backfill import (
+    KIND as DECISION,
+)
+from streaming.reprocessing.backfill import (
+    BatchLimits,
+    Comparison,
+    EarlierDecision,
+    SourceOffset,
+    backfill,
+    earlier_decisions,
+)
 from streaming.scoring.backoff import Backoff
 from streaming.scoring.client import HttpClassifier
 from streaming.settings.load import Settings
-
-
-def run_redrive(settings: Settings) -> None:
-    """Send dead letters back to the input topic and print what was sent.
-
-    Raises
-    ------
-    StreamingError
-        When a topic is missing or the broker fails; run it again, it goes on where it ended.
-    """
-    names, wanted = settings.topics, settings.redrive
-    reason = wanted.reason
-    target = _existing(settings, names.input)
-    _existing(settings, names.dead_letter)
-    group = _progress_group(settings, reason)
-
-    @cache
-    def done(which: str | None) -> Mapping[int, int]:
-        with Reader(settings.kafka, _progress_group(settings, which)) as reader:
-            return reader.committed(names.dead_letter)
-
-    with ExitStack() as stack:
-        # One identity for all reasons, so that two redrives cannot run at once; started before anything
-        # is read, so that what a killed one left open is aborted.
-        identity = _group(settings, "redrive")
-        sink = None
-        if not wanted.dry_run:
-            sink = stack.enter_context(_sink(settings, identity, names.dead_letter, REDRIVEN, target))
-        reader = stack.enter_context(Reader(settings.kafka, group))
-        first, last = (reader.resolve(names.dead_letter, bound) for bound in ("earliest", "latest"))
-        starts = {
-            partition: max(offset, done(reason).get(partition, 0)) for partition, offset in first.items()
-        }
-        letters = reader.read(names.dead_letter, starts, last)
-        with counting("dead letters sent") as report:
-            result = redrive(letters, sink, alone_in(group), done, Wanted(names.input, reason), report)
-    _print_redriven(result, names.dead_letter, names.input, is_dry=wanted.dry_run)
-
-
-def _progress_group(settings: Settings, reason: str | None) -> str:
-    # A group per topic and reason: what was sent back for one must not hide the others.
-    parts = () if reason is None else ("reason", reason)
-    return _group(settings, "redrive", settings.topics.input, *parts)
-
-
-def _group(settings: Settings, command: str, *parts: str) -> str:
-    text = ".".join((settings.bridge.group, command, *parts))
-    name = re.sub(r"[^a-zA-Z0-9._-]", "_", text)
-    # Kafka takes 249 characters; two long names must not become one.
-    return name if len(name) <= 249 else f"{name[:200]}.{hashlib.sha256(text.encode()).hexdigest()[:40]}"
-
-
-def _existing(settings: Settings, name: str) -> Topic:
-    with Admin(settings.kafka) as admin:
-        found = admin.find(name)
-    if found is None:
-        raise DataError(f"Topic {name} does not exist.")
-    return found
-
-
-@contextmanager
-def _sink(
-    settings: Settings, identity: str, source: str, kind: str, target: Topic
-) -> Iterator[TransactionalSink]:
-    sink = TransactionalSink(settings, identity, source, {kind: target})
-    sink.start()
-    try:
-        yield sink
-    finally:
-        sink.close()
-
-
-def _print_redriven(result: Redriven, origin: str, target: str, *, is_dry: bool) -> None:
-    table = Table(title=f"{origin} to {target}" + (", dry run" if is_dry else ""))
-    table.add_column("reason")
-    for heading in ("would be sent" if is_dry else "sent", "sent before", "without its bytes"):
-        table.add_column(heading, justify="right")
-    for reason in sorted(result.sent | result.done_before | result.omitted):
-        counts = (result.sent[reason], result.done_before[reason], result.omitted[reason])
-        table.add_row(reason, *(str(count) for count in counts))
-    console = Console()
-    console.print(table)
-    if result.other_reason:
-        console.print(f"{result.other_reason} letters have another reason.")
-    if result.other_topic:
-        console.print(f"{result.other_topic} letters are of other topics than {target}: see --topic.")
 
 
 def run_backfill(settings: Settings) -> None:
@@ -124,13 +42,13 @@ def run_backfill(settings: Settings) -> None:
     names, wanted = settings.topics, settings.backfill
     output = _other_topic(settings)
     _check_place(wanted.report)
-    source = _existing(settings, names.input)
+    source = find_topic(settings, names.input)
     with Admin(settings.kafka) as admin:
         target = admin.find(output) or admin.create(output, source.partitions, names)
-    group = _group(settings, "backfill", output, wanted.begin, wanted.end)
+    group = group_name(settings, "backfill", output, wanted.begin, wanted.end)
     with (
-        _sink(settings, group, names.input, DECISION, target) as sink,
-        Reader(settings.kafka, group) as reader,
+        open_sink(settings, group, names.input, DECISION, target) as sink,
+        RangeReader(settings.kafka, group) as reader,
     ):
         starts, ends = (reader.resolve(names.input, bound) for bound in (wanted.begin, wanted.end))
         done = reader.committed(names.input)
@@ -176,17 +94,19 @@ def _write(comparison: Comparison, report_file: Path | None) -> None:
         ) from error
 
 
-def _decisions(settings: Settings, topic: str, starts: Offsets, ends: Offsets) -> dict[Source, Earlier]:
+def _decisions(
+    settings: Settings, topic: str, starts: Offsets, ends: Offsets
+) -> dict[SourceOffset, EarlierDecision]:
     """Return the decisions that a topic holds on a range of the input topic."""
     if all(starts.get(partition, 0) >= end for partition, end in ends.items()):
         return {}
     with Admin(settings.kafka) as admin:
         if admin.find(topic) is None:
             return {}
-    with Reader(settings.kafka) as reader:
+    with RangeReader(settings.kafka) as reader:
         first, last = (reader.resolve(topic, bound) for bound in ("earliest", "latest"))
 
-        def is_wanted(source: Source) -> bool:
+        def is_wanted(source: SourceOffset) -> bool:
             partition, offset = source
             return starts.get(partition, 0) <= offset < ends.get(partition, 0)
 
@@ -196,18 +116,20 @@ def _decisions(settings: Settings, topic: str, starts: Offsets, ends: Offsets) -
 def _backfill(
     settings: Settings,
     records: Iterator[list[InputRecord]],
-    sink: TransactionalSink,
+    sink: TransactionalProducer,
     group: str,
-    earlier: dict[Source, Earlier],
+    earlier: dict[SourceOffset, EarlierDecision],
 ) -> Comparison:
     service = settings.service
     classifier = HttpClassifier(service)
     backoff = Backoff(service.backoff_initial_s, service.backoff_max_s, service.retry_after_max_s)
     decide = Decider(classifier, backoff, Metrics()).decide
-    sizes = Sizes(service.max_batch_records, service.max_batch_bytes)
+    limits = BatchLimits(service.max_batch_records, service.max_batch_bytes)
     try:
-        with counting("decided again") as report:
-            return backfill(records, decide, sink, alone_in(group), earlier, sizes, report)
+        with show_count("decided again") as report:
+            return backfill(
+                records, decide, sink, group_metadata_without_member(group), earlier, limits, report
+            )
     finally:
         classifier.close()
 

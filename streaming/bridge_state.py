@@ -1,0 +1,46 @@
+"""What the parts of a running bridge tell each other and the health checks; each field has one writer.
+
+It lies above no folder, since both the bridge and the observability of it read it.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class BridgeState:
+    """Shared by the threads of one bridge; a reader may see a value that is a moment old.
+
+    Attributes
+    ----------
+    last_turn : float
+        When the loop last began a turn, by ``time.monotonic()``. Written by the loop.
+    last_idle : float
+        When the loop last saw nothing in flight and no lag. Written by the loop.
+    last_commit : float
+        When the last transaction was committed. Written by the publisher.
+    total_lag : int
+        Records not fetched yet, all partitions. Written by the loop.
+    is_assigned : bool
+        Whether the group counts the bridge as a member and has told it its partitions. Written by the loop.
+    is_instance_id_taken : bool
+        Whether another process has the instance id. Written by the group monitor.
+    rejoin_requests : int
+        How often partitions without a reader were found. Written by the group monitor.
+    stopped_by : str or None
+        The error that ended the bridge. Written by the command.
+    """
+
+    last_turn: float = field(default_factory=time.monotonic)
+    last_idle: float = field(default_factory=time.monotonic)
+    last_commit: float = 0.0
+    total_lag: int = 0
+    is_assigned: bool = False
+    is_instance_id_taken: bool = False
+    rejoin_requests: int = 0
+    stopped_by: str | None = None
+
+    @property
+    def last_progress(self) -> float:
+        """When the bridge last committed, or had nothing to do."""
+        return max(self.last_commit, self.last_idle)

@@ -1,0 +1,89 @@
+"""Asks the group's coordinator about its members."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from kafka import errors as kafka_errors
+from typing_extensions import override
+
+from streaming.broker.admin import Admin
+from streaming.errors import BrokerRefused, BrokerUnavailable
+from streaming.ports import GroupMembership, GroupMetadata
+from streaming.settings.load import Settings
+
+Answer = TypeVar("Answer")
+
+# What a broker that is down, or not the coordinator any more, brings about.
+NO_ANSWER = (
+    BrokerUnavailable,
+    BrokerRefused,
+    kafka_errors.KafkaError,
+    KeyError,
+    ValueError,
+    OSError,
+    RuntimeError,
+)
+
+
+class KafkaGroupMembership(GroupMembership):
+    """Asks the group's coordinator who holds our instance id.
+
+    A fenced static member's heartbeat only logs the error and stops: without this look, a bridge
+    whose id was taken would go on fetching for nobody.
+    """
+
+    def __init__(self, settings: Settings, partitions: int) -> None:
+        self._settings = settings
+        self._partitions = partitions  # of the input topic
+        self._lock = threading.Lock()
+        self._kept: Admin | None = None
+
+    @override
+    def is_taken(self, membership: GroupMetadata) -> bool:
+        bridge = self._settings.bridge
+        holder = self._asked(lambda admin: admin.holder(bridge.group, bridge.instance_id))
+        return holder is not None and holder != getattr(membership, "member_id", None)
+
+    @override
+    def has_unassigned_partitions(self) -> bool:
+        group, topic = self._settings.bridge.group, self._settings.topics.input
+        assigned = self._asked(lambda admin: admin.assigned(group, topic))
+        return assigned is not None and not assigned.issuperset(range(self._partitions))
+
+    def _asked(self, question: Callable[[Admin], Answer | None]) -> Answer | None:
+        with self._lock:
+            try:
+                return question(self._connected())
+            except NO_ANSWER:
+                self._disconnect()
+                return None
+
+    @override
+    def leave(self, member_id: str) -> None:
+        if not member_id:
+            return
+        bridge = self._settings.bridge
+        # A client of its own: the one that is kept may be waiting for an answer.
+        with contextlib.suppress(*NO_ANSWER), self._admin() as admin:
+            admin.remove(bridge.group, bridge.instance_id, member_id)
+
+    @override
+    def close(self) -> None:
+        with self._lock:
+            self._disconnect()
+
+    def _connected(self) -> Admin:
+        # Connecting anew for each look would cost the bridge's other threads tens of milliseconds.
+        if self._kept is None:
+            self._kept = self._admin()
+        return self._kept
+
+    def _disconnect(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.close()
+
+    def _admin(self) -> Admin:
+        return Admin(self._settings.kafka.model_copy(update={"connect_timeout_s": 1.0}))
