@@ -1,0 +1,1 @@
+"""Labels: what people found out about transactions, after the decision."""
