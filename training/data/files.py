@@ -24,8 +24,10 @@ import pyarrow.parquet as pq
 from training.errors import BadFileError, NoSuchFileError, OutputError, UsageError
 
 SUFFIXES = (".csv", ".parquet")
+MISSING = "the value is missing"
+NO_NUMBER, NO_TEXT = "holds text, not a number", "is not text in UTF-8"
 # Arrow's CSV reader works block by block; 4 MiB is about 8,000 transactions.
-_CSV_BLOCK_BYTES = 1 << 22
+CSV_BLOCK_BYTES = 1 << 22
 
 
 def check_path(path: Path) -> None:
@@ -53,7 +55,7 @@ def column_names(path: Path) -> list[str]:
             return list(file.schema_arrow.names)
     try:
         with path.open("rb") as file:
-            header = file.readline(_CSV_BLOCK_BYTES).decode("utf-8-sig")
+            header = file.readline(CSV_BLOCK_BYTES).decode("utf-8-sig")
         return [name.strip() for name in next(csv.reader([header]), [])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise BadFileError(f"{path}: the header is not CSV text in UTF-8") from error
@@ -107,11 +109,33 @@ def read_batches(
         yield batch
 
 
+def read_raw_batches(
+    path: Path, numbers: Sequence[str], texts: Sequence[str], rows: int, row_groups: Sequence[int] | None
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches like `read_batches`, but with nulls where a value is missing.
+
+    Parameters
+    ----------
+    row_groups : sequence of int, optional
+        Which groups of a parquet file to read; all by default.
+
+    Raises
+    ------
+    BadFileError
+        If the file as a whole, or a part of a parquet file, cannot be read.
+    pyarrow.ArrowInvalid
+        If a row or a cell of a CSV is not what its column holds.
+    """
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path, numbers, texts, rows, row_groups)
+    return _read_csv_blocks(path, numbers, texts, rows)
+
+
 def _refuse_nulls(path: Path, batch: pa.RecordBatch, first_row: int) -> None:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if column.null_count:
             row = first_row + int(pc.index(column.is_null(), True).as_py()) + 1
-            raise BadFileError(f"{path}: column {name}, row {row}: the value is missing")
+            raise BadFileError(f"{path}: column {name}, row {row}: {MISSING}")
 
 
 # --- parquet
@@ -125,14 +149,19 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def _read_parquet(
-    path: Path, numbers: Sequence[str], texts: Sequence[str], rows: int
+    path: Path,
+    numbers: Sequence[str],
+    texts: Sequence[str],
+    rows: int,
+    row_groups: Sequence[int] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     names = [*numbers, *texts]
     types = [*(pa.float64() for _ in numbers), *(pa.string() for _ in texts)]
     with _open_parquet(path) as file:
         _refuse_text_columns(path, file.schema_arrow, numbers)
         # Group by group: asked for all at once, Arrow reads ahead without bound.
-        groups = (file.iter_batches(rows, row_groups=[i], columns=names) for i in range(file.num_row_groups))
+        indices = range(file.num_row_groups) if row_groups is None else row_groups
+        groups = (file.iter_batches(rows, row_groups=[i], columns=names) for i in indices)
         batches = chain.from_iterable(groups)
         while (batch := _next_batch(path, batches)) is not None:
             columns = [batch.column(n).cast(t, safe=False) for n, t in zip(names, types, strict=True)]
@@ -156,7 +185,8 @@ def _refuse_text_columns(path: Path, schema: pa.Schema, numbers: Sequence[str]) 
 # --- CSV
 
 
-def _convert_options(types: dict[str, pa.DataType]) -> pacsv.ConvertOptions:
+def convert_options(types: dict[str, pa.DataType]) -> pacsv.ConvertOptions:
+    """Return how cells of the columns in `types` are converted."""
     # Only an empty cell is missing: "NA" is text, "nan" a number that is refused later.
     return pacsv.ConvertOptions(
         include_columns=list(types), column_types=types, null_values=[""], strings_can_be_null=True
@@ -166,16 +196,23 @@ def _convert_options(types: dict[str, pa.DataType]) -> pacsv.ConvertOptions:
 def _read_csv(
     path: Path, numbers: Sequence[str], texts: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from _read_csv_blocks(path, numbers, texts, rows)
+    except pa.ArrowInvalid as error:
+        problem = _find_problem(path, column_names(path), numbers, texts)
+        raise BadFileError(f"{path}: {problem}") from error
+
+
+def _read_csv_blocks(
+    path: Path, numbers: Sequence[str], texts: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
     names = column_names(path)
     types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(texts, pa.string())}
     try:
-        options = pacsv.ReadOptions(block_size=_CSV_BLOCK_BYTES, column_names=names, skip_rows=1)
-        for block in pacsv.open_csv(path, options, convert_options=_convert_options(types)):
+        options = pacsv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=names, skip_rows=1)
+        for block in pacsv.open_csv(path, options, convert_options=convert_options(types)):
             for start in range(0, block.num_rows, rows):
                 yield block.slice(start, rows)
-    except pa.ArrowInvalid as error:
-        problem = _find_problem(path, names, numbers, texts)
-        raise BadFileError(f"{path}: {problem}") from error
     except OSError as error:
         raise BadFileError(f"{path}: a part of the file is not readable; is it damaged?") from error
 
@@ -188,10 +225,10 @@ def _find_problem(path: Path, names: list[str], numbers: Sequence[str], texts: S
         broken.append(row)
         return "skip"
 
-    read = pacsv.ReadOptions(block_size=_CSV_BLOCK_BYTES, column_names=names, skip_rows=1, use_threads=False)
+    read = pacsv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=names, skip_rows=1, use_threads=False)
     parse = pacsv.ParseOptions(invalid_row_handler=remember)
     # As bytes nothing is refused, so that every cell can be looked at.
-    convert = _convert_options(dict.fromkeys([*numbers, *texts], pa.binary()))
+    convert = convert_options(dict.fromkeys([*numbers, *texts], pa.binary()))
     first_row = 0
     with contextlib.suppress(pa.ArrowInvalid):
         for block in pacsv.open_csv(path, read, parse, convert):
@@ -204,8 +241,13 @@ def _find_problem(path: Path, names: list[str], numbers: Sequence[str], texts: S
             first_row += block.num_rows
     if broken:
         row, found, expected = broken[0].number - 1, broken[0].actual_columns, broken[0].expected_columns
-        return f"row {row}: has {found} fields where the header has {expected}"
+        return f"row {row}: {wrong_width(found, expected)}"
     return f"what follows row {first_row} is not CSV"
+
+
+def wrong_width(found: int, expected: int) -> str:
+    """Say what is wrong with a row of `found` fields."""
+    return f"has {found} fields where the header has {expected}"
 
 
 def _first_refused_cell(block: pa.RecordBatch, numbers: Sequence[str]) -> tuple[int, str, str] | None:
@@ -215,23 +257,24 @@ def _first_refused_cell(block: pa.RecordBatch, numbers: Sequence[str]) -> tuple[
         kind = pa.float64() if name in numbers else pa.string()
         row = _first_refused(block.column(name), kind)
         if row is not None:
-            reason = "holds text, not a number" if name in numbers else "is not text in UTF-8"
+            reason = NO_NUMBER if name in numbers else NO_TEXT
             cells.append((row, name, reason))
     return min(cells, key=lambda cell: cell[0], default=None)
 
 
 def _first_refused(column: pa.Array, kind: pa.DataType) -> int | None:
     """Return the index of the first cell that cannot become `kind`, by halving; None when all can."""
-    if _converts(column, kind):
+    if converts(column, kind):
         return None
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _converts(column[low:middle], kind) else (low, middle)
+        low, high = (middle, high) if converts(column[low:middle], kind) else (low, middle)
     return low
 
 
-def _converts(column: pa.Array, kind: pa.DataType) -> bool:
+def converts(column: pa.Array, kind: pa.DataType) -> bool:
+    """Say whether all cells, as bytes, can become `kind`."""
     try:
         pc.utf8_trim_whitespace(column.cast(pa.string())).cast(kind)
     except pa.ArrowInvalid:

@@ -39,6 +39,7 @@ SAMPLE_WEIGHT = "sample_weight"
 _BATCH_ROWS = 65_536
 # The models score float32: what overflows there is not a number to them.
 _LARGEST = float(np.finfo(np.float32).max)
+NOT_FINITE = "the value is not finite (NaN, infinite, or too large for float32)"
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
@@ -249,24 +250,28 @@ def _check_values(name: str, values: dict[str, FloatArray], first_row: int = 0) 
     if not len(values["Time"]):
         raise BadFileError(f"{name}: has a header but no rows")
     for column, numbers in values.items():
-        finite = np.abs(numbers) <= _LARGEST
-        _refuse(name, column, ~finite, "is not finite (NaN, infinite, or too large for float32)", first_row)
+        _refuse(name, column, ~finite_as_float32(numbers), NOT_FINITE, first_row)
     if SAMPLE_WEIGHT in values:
-        _refuse(name, SAMPLE_WEIGHT, values[SAMPLE_WEIGHT] <= 0, "is not above 0", first_row)
+        _refuse(name, SAMPLE_WEIGHT, values[SAMPLE_WEIGHT] <= 0, "the value is not above 0", first_row)
     if LABEL in values:
         label = values[LABEL]
-        _refuse(name, LABEL, (label != 0) & (label != 1), "is neither 0 nor 1", first_row)
+        _refuse(name, LABEL, (label != 0) & (label != 1), "the value is neither 0 nor 1", first_row)
         if label[0] == label.min() == label.max():
             raise BadFileError(
                 f"{name}: column {LABEL} holds one class only, row 1 to {len(label)} are all {label[0]:.0f}"
             )
 
 
+def finite_as_float32(numbers: FloatArray) -> NDArray[np.bool_]:
+    """Say for each number whether the models can score it: NaN, infinities and what overflows cannot be."""
+    return np.abs(numbers) <= _LARGEST
+
+
 def _refuse(name: str, column: str, bad: NDArray[np.bool_], why: str, first_row: int) -> None:
     if bad.any():
         row = first_row + int(bad.argmax()) + 1
         more = f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
-        raise BadFileError(f"{name}: column {column}, row {row}{more}: the value {why}")
+        raise BadFileError(f"{name}: column {column}, row {row}{more}: {why}")
 
 
 # --- splits
