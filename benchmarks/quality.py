@@ -40,20 +40,21 @@ from benchmarks.quality_report import (
     save,
     targets,
 )
-from training.console import Screen
-from training.data.source import read_data, weighted
-from training.data.transactions import Split, Transactions, split_random, split_temporal
-from training.evaluation.metrics import Judged, Rows, measure
-from training.models.network_fit import Part
-from training.models.training import Fitted, criteria, part
+from training.console import ProgressConsole
+from training.data.labelled import GroundTruth, LabelledRows, labelled_rows
+from training.data.source import apply_genuine_weight, read_data
+from training.data.split import Split, split_random, split_temporal
+from training.data.transactions import Transactions
+from training.evaluation.metrics import ModelOutput, measure, metric_criteria
+from training.models.training import FittedPair
 from training.models.training import fit as fit_pair
-from training.settings import Settings, load_settings
+from training.settings.load import Settings, load_settings
 
 PARTS = {"validation_fraction": 0.15, "test_fraction": 0.15}  # 74 of the subset's 492 frauds are tested
 SIMULATED_ROWS = 285_000
 
 
-def hindsight(score: Floats, rows: Rows, review_cost: float) -> dict[str, float]:
+def hindsight(score: Floats, truth: GroundTruth, review_cost: float) -> dict[str, float]:
     """Return what a threshold chosen on the test part itself would reach; no deployed threshold can.
 
     `best_recall` is the recall at a precision of at least 0.6, `best_cost_saved` the share of the amount at
@@ -61,9 +62,9 @@ def hindsight(score: Floats, rows: Rows, review_cost: float) -> dict[str, float]
     """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.diff(score[order]) != 0, True)  # a threshold cannot part equal scores
-    fraud, weight = rows.label[order] == 1, rows.weight[order]
+    fraud, weight = truth.label[order] == 1, truth.weight[order]
     alarms, caught = np.cumsum(weight)[ends], np.cumsum(weight * fraud)[ends]
-    amount = weight * fraud * rows.amount[order]
+    amount = weight * fraud * truth.amount[order]
     saved = np.cumsum(amount)[ends] - review_cost * alarms
     precise = caught >= MIN_PRECISION * alarms
     return {
@@ -72,7 +73,7 @@ def hindsight(score: Floats, rows: Rows, review_cost: float) -> dict[str, float]
     }
 
 
-def baselines(train: Part, seed: int) -> Iterator[tuple[str, Scorer]]:
+def baselines(train: LabelledRows, seed: int) -> Iterator[tuple[str, Scorer]]:
     """Yield the two scikit-learn baselines, fitted with their defaults."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
@@ -84,7 +85,7 @@ def baselines(train: Part, seed: int) -> Iterator[tuple[str, Scorer]]:
         HistGradientBoostingClassifier(random_state=seed),
     )
     for name, model in zip(BASELINES, makers, strict=True):
-        model.fit(train.features, train.rows.label)
+        model.fit(train.features, train.truth.label)
         yield name, partial(_fraud_column, model)
 
 
@@ -100,27 +101,27 @@ def run_split(data: Transactions, settings: Settings, seed: int, note: Callable[
     """Fit everything on one split and measure it on the test part."""
     random = settings.protocol == "random"
     split = split_random(data, seed=seed, **PARTS) if random else split_temporal(data, **PARTS)
-    test = part(data, split.test)
-    judged: dict[str, Judged] = {}
+    test = labelled_rows(data, split.test)
+    outputs: dict[str, ModelOutput] = {}
     seconds: dict[str, float] = {}
 
     def keep(name: str, score: Scorer) -> None:
         scores = score(test.features)
-        judged[name] = Judged(scores, scores >= THRESHOLD)
+        outputs[name] = ModelOutput(scores, scores >= THRESHOLD)
 
     for suffix, rows in _original_parts(split):
-        train = part(data, rows)
+        train = labelled_rows(data, rows)
         for name, scorer, spent in _fit_originals(train, seed, settings.threads, note):
             keep(name + suffix, scorer)
             seconds[name + suffix] = spent
-    for name, scorer in baselines(part(data, _fitted_rows(split)), seed):
+    for name, scorer in baselines(labelled_rows(data, _fitted_rows(split)), seed):
         keep(name, scorer)
     note("our pair")
     started = time.perf_counter()
-    judged |= dict(zip(OURS, _our_judged(_fit_ours(data, split, settings), test), strict=True))
+    outputs |= dict(zip(OURS, _our_judged(_fit_ours(data, split, settings), test), strict=True))
     seconds["our pair"] = time.perf_counter() - started
-    figures = {name: _figures(item, test.rows, settings) for name, item in judged.items()}
-    return Outcome(seed, int(test.rows.label.sum()), figures, seconds)
+    figures = {name: _figures(item, test.rows, settings) for name, item in outputs.items()}
+    return Outcome(seed, int(test.truth.label.sum()), figures, seconds)
 
 
 def _original_parts(split: Split) -> tuple[tuple[str, NDArray[np.intp]], ...]:
@@ -132,11 +133,11 @@ def _fitted_rows(split: Split) -> NDArray[np.intp]:
 
 
 def _fit_originals(
-    train: Part, seed: int, threads: int, note: Callable[[str], None]
+    train: LabelledRows, seed: int, threads: int, note: Callable[[str], None]
 ) -> Iterator[tuple[str, Scorer, float]]:
     makers: tuple[Callable[[], Scorer], ...] = (
-        lambda: fit_original_network(train.features, train.rows.label, seed=seed),
-        lambda: fit_original_trees(train.features, train.rows.label, seed=seed, threads=threads),
+        lambda: fit_original_network(train.features, train.truth.label, seed=seed),
+        lambda: fit_original_trees(train.features, train.truth.label, seed=seed, threads=threads),
     )
     for name, fit in zip(ORIGINALS, makers, strict=True):
         note(name)
@@ -144,30 +145,30 @@ def _fit_originals(
         yield name, fit(), time.perf_counter() - started
 
 
-def _fit_ours(data: Transactions, split: Split, settings: Settings) -> Fitted:
-    return fit_pair(data, split, settings, Screen(Console(quiet=True)))
+def _fit_ours(data: Transactions, split: Split, settings: Settings) -> FittedPair:
+    return fit_pair(data, split, settings, ProgressConsole(Console(quiet=True)))
 
 
-def _our_judged(fitted: Fitted, test: Part) -> list[Judged]:
-    judged = fitted.judge(test.features)
-    return [judged[name] for name in ("neural_net", "xgboost", "pair")]
+def _our_judged(fitted: FittedPair, test: LabelledRows) -> list[ModelOutput]:
+    outputs = fitted.outputs(test.features)
+    return [outputs[name] for name in ("neural_net", "xgboost", "pair")]
 
 
-def _figures(judged: Judged, rows: Rows, settings: Settings) -> dict[str, float]:
-    measured = measure(judged, rows, criteria(settings))
-    return {**measured, **hindsight(judged.score, rows, settings.decision.review_cost)}
+def _figures(output: ModelOutput, truth: GroundTruth, settings: Settings) -> dict[str, float]:
+    measured = measure(output, truth, metric_criteria(settings))
+    return {**measured, **hindsight(output.score, truth, settings.decision.review_cost)}
 
 
 def load(settings: Settings) -> Transactions:
     """Return the file's transactions, else simulated ones, thinned like the subset so that it ends soon."""
     if settings.data is not None:
-        return read_data(settings, Screen(Console(stderr=True)))
+        return read_data(settings, ProgressConsole(Console(stderr=True)))
     from training.data.simulate import simulate
     from training.data.transactions import from_frame
 
     frauds, genuine = 492, 18_809
     frame = simulate(frauds + genuine, settings.seed, prevalence=frauds / (frauds + genuine))
-    return weighted(from_frame(frame, "simulated transactions"), 284_315 / genuine)
+    return apply_genuine_weight(from_frame(frame, "simulated transactions"), 284_315 / genuine)
 
 
 def compare_quality(console: Console, settings: Settings, splits: int, seed: int, command: str) -> None:
@@ -222,12 +223,12 @@ def compare_speed(console: Console, settings: Settings, rounds: int, command: st
 
     data = from_frame(simulate(SIMULATED_ROWS, settings.seed), "simulated transactions")
     split = split_random(data, seed=settings.seed, **PARTS)
-    train = part(data, split.train)
+    train = labelled_rows(data, split.train)
     torch.set_num_threads(settings.threads)
     makers: dict[str, Callable[[], object]] = {
-        ORIGINALS[0]: lambda: fit_original_network(train.features, train.rows.label, seed=settings.seed),
+        ORIGINALS[0]: lambda: fit_original_network(train.features, train.truth.label, seed=settings.seed),
         ORIGINALS[1]: lambda: fit_original_trees(
-            train.features, train.rows.label, seed=settings.seed, threads=settings.threads
+            train.features, train.truth.label, seed=settings.seed, threads=settings.threads
         ),
         "our pair": lambda: _fit_ours(data, split, settings),
     }

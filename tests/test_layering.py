@@ -1,6 +1,7 @@
 """The arrows of the design: packages meet through artefacts, never through imports."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,75 @@ def test_only_the_broker_files_import_kafka() -> None:
     }
     assert speakers <= {"broker", "broker.py"}, speakers
     assert speakers, "streaming must speak Kafka somewhere"
+
+
+# Folders of `training`, from the ground up: a module imports from its own folder and from those before it.
+TRAINING_FLOORS = ("errors", "console", "settings", "data", "evaluation", "models", "scoring", "reporting")
+TRAINING_FLOORS += ("registry", "commands")
+# What trains or records a training may import torch; `promote`, `import` and `score` must not pay for it.
+TORCH_MODULES = {
+    *(f"training.models.{name}" for name in ("network", "network_fit", "onnx_export", "training")),
+    "training.reporting.training_plots",
+    "training.registry.record",
+}
+
+
+def test_folders_of_training_import_downwards() -> None:
+    for module in modules_of("training"):
+        place = module.relative_to(ROOT / "training").with_suffix("").parts[0]
+        if place in ("__init__", "__main__"):
+            continue
+        for imported in imported_modules(module):
+            root, *inner = imported.split(".")
+            if root == "training" and inner:
+                assert TRAINING_FLOORS.index(inner[0]) <= TRAINING_FLOORS.index(place), (module, imported)
+
+
+def imported_modules(module: Path) -> set[str]:
+    found = {
+        node.module
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0
+    }
+    return found | {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "training"
+        for alias in node.names
+    }
+
+
+def test_modules_of_training_import_in_no_circle() -> None:
+    """Imports for types alone do not count: they are not there when the program runs."""
+    graph = {}
+    for module in modules_of("training"):
+        name = ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        tree = ast.parse(module.read_text())
+        tree.body = [node for node in tree.body if not isinstance(node, ast.If)]
+        graph[name] = {
+            node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("training.")
+        }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_only_what_trains_imports_torch() -> None:
+    names = {
+        ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for module in modules_of("training")
+        if module.name != "__main__.py"
+    }
+    script = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
+    script += "assert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *sorted(names - TORCH_MODULES)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("package", PACKAGES)

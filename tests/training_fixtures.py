@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from training.console import Screen
+from training.console import ProgressConsole
 from training.data.simulate import simulate
 from training.data.transactions import Transactions, from_frame
 from training.registry.releases import Registry
-from training.settings import Settings
+from training.settings.load import Settings
 
 SMALL = {
     "threads": 1,
@@ -41,9 +41,9 @@ def small_settings(**changes: object) -> Settings:
     return Settings.model_validate({**SMALL, **changes})
 
 
-def silent() -> Screen:
-    """Return a screen nobody sees."""
-    return Screen(Console(file=io.StringIO(), width=100))
+def silent() -> ProgressConsole:
+    """Return a console nobody sees."""
+    return ProgressConsole(Console(file=io.StringIO(), width=100))
 
 
 @pytest.fixture(scope="session")
@@ -83,11 +83,11 @@ def registry(empty_database: Path, tmp_path: Path) -> Iterator[Registry]:
 @pytest.fixture(scope="session")
 def published(empty_database: Path, small_training, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with `mlflow.db` where the small training is release 1, not promoted; read only."""
-    from training.registry.record import publish
+    from training.registry.record import record_release
 
     folder = tmp_path_factory.mktemp("published")
     shutil.copy(empty_database, folder / "mlflow.db")
-    publish(Registry(f"sqlite:///{folder}/mlflow.db"), small_training, "tests")
+    record_release(Registry(f"sqlite:///{folder}/mlflow.db"), small_training, "tests")
     return folder
 
 

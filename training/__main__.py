@@ -7,71 +7,52 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import reduce
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.models import OptionInfo
 
 from training.errors import TrainingError
+from training.settings.load import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 out = Console()
 
-Source = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="FILE",
-        help="CSV or parquet file of labelled transactions.",
-        show_default="data/creditcard.csv, else the public copy, else the simulator",
-    ),
-]
-Epochs = Annotated[
-    int | None, typer.Option(help="Most passes of the network over its rows.", show_default="30")
-]
-Protocol = Annotated[
-    str | None,
-    typer.Option(
-        metavar="random|temporal",
-        help="Split at random, or train on the past and test on the end.",
-        show_default="random",
-    ),
-]
-Seed = Annotated[
-    int | None, typer.Option(help="Seed of sampling, first weights and bootstrap.", show_default="7")
-]
-GenuineWeight = Annotated[
-    float | None,
-    typer.Option(
-        help="Transactions a genuine row stands for, where the file has no sample_weight.", show_default="1.0"
-    ),
-]
-HeldOut = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Also write the test part to this parquet file, in order of Time.",
-        show_default="not written",
-    ),
-]
-IfChanged = Annotated[
-    bool | None,
-    typer.Option(help="Only import when the champion has the same data and settings.", show_default="no"),
-]
-IfNone = Annotated[
-    bool | None, typer.Option(help="Only import when there is a champion already.", show_default="no")
-]
-Force = Annotated[
-    bool | None,
-    typer.Option(help="Promote although the gate refuses; this is recorded.", show_default="no"),
-]
 
-Output = Annotated[
+def _setting(key: str, *names: str, default: str | None = None, metavar: str | None = None) -> OptionInfo:
+    """Return the flag of a setting: its description as help, its default beside it."""
+    *blocks, name = key.split(".")
+    block = reduce(lambda model, block: model.model_fields[block].annotation, blocks, Settings)  # type: ignore[arg-type,return-value]  # blocks are models
+    field = block.model_fields[name]
+    shown = default if default is not None else "no" if field.default is False else str(field.default)
+    option: OptionInfo = typer.Option(*names, help=field.description, show_default=shown, metavar=metavar)
+    return option
+
+
+REQUIRED = "none: it must be given"
+DataFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="CSV or parquet file to write.", show_default="none: it must be given"),
+    _setting("data", default="data/creditcard.csv, else the public copy, else the simulator", metavar="FILE"),
 ]
+Epochs = Annotated[int | None, _setting("network.epochs")]
+Protocol = Annotated[str | None, _setting("protocol", metavar="random|temporal")]
+Seed = Annotated[int | None, _setting("seed")]
+GenuineWeight = Annotated[float | None, _setting("genuine_weight")]
+HeldOut = Annotated[Path | None, _setting("held_out", default="not written", metavar="FILE")]
+IfChanged = Annotated[bool | None, _setting("if_changed")]
+IfNone = Annotated[bool | None, _setting("if_none")]
+Force = Annotated[bool | None, _setting("gate.force")]
+ScoredFile = Annotated[Path | None, _setting("score.data", default=REQUIRED, metavar="FILE")]
+ScoresFile = Annotated[Path | None, _setting("score.output", default=REQUIRED, metavar="FILE")]
+SimulatedRows = Annotated[int | None, _setting("simulate.rows")]
+SimulatedSeed = Annotated[int | None, _setting("simulate.seed")]
+Prevalence = Annotated[float | None, _setting("simulate.prevalence", default="492 in 284,807")]
+ChangeAt = Annotated[float | None, _setting("simulate.change_at", default="no change", metavar="FRACTION")]
+SimulatedFile = Annotated[Path | None, _setting("simulate.output", default=REQUIRED, metavar="FILE")]
 
 
 def _given(**flags: object) -> dict[str, Any]:
@@ -81,7 +62,7 @@ def _given(**flags: object) -> dict[str, Any]:
 
 @app.command()
 def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
-    data: Source = None,
+    data: DataFile = None,
     seed: Seed = None,
     protocol: Protocol = None,
     epochs: Epochs = None,
@@ -92,7 +73,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     force: Force = None,
 ) -> None:
     """Fit both models, record them, promote them as one release if the gate agrees, import it for serving."""
-    from training.commands import train_command
+    from training.commands.train import train_command
 
     overrides = _given(
         data=data,
@@ -109,17 +90,9 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
 
 
 @app.command()
-def score(
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="CSV or parquet file of transactions.", show_default="none: it must be given"
-        ),
-    ] = None,
-    output: Output = None,
-) -> None:
+def score(data: ScoredFile = None, output: ScoresFile = None) -> None:
     """Score a file row for row with the champion, without a server, in constant memory."""
-    from training.commands import score_command
+    from training.commands.score import score_command
 
     score_command(_given(score=_given(data=data, output=output)), out)
 
@@ -127,7 +100,7 @@ def score(
 @app.command("import")
 def import_() -> None:
     """Copy the champion release from the registry to the BentoML model store."""
-    from training.commands import import_command
+    from training.commands.promotion import import_command
 
     import_command(out)
 
@@ -138,7 +111,7 @@ def promote(
     force: Force = None,
 ) -> None:
     """Make a release the champion and import it."""
-    from training.commands import promote_command
+    from training.commands.promotion import promote_command
 
     promote_command(version, _given(gate=_given(force=force)), out)
 
@@ -146,7 +119,7 @@ def promote(
 @app.command()
 def rollback() -> None:
     """Make the release before the champion champion again and import it."""
-    from training.commands import rollback_command
+    from training.commands.promotion import rollback_command
 
     rollback_command(out)
 
@@ -154,34 +127,22 @@ def rollback() -> None:
 @app.command()
 def releases() -> None:
     """List all releases with their aliases and what the gate said."""
-    from training.commands import releases_command
+    from training.commands.releases import releases_command
 
     releases_command(out)
 
 
 @app.command()
 def simulate(
-    rows: Annotated[int | None, typer.Option(help="Transactions to invent.", show_default="284807")] = None,
-    output: Output = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Seed: the same one invents the same transactions.", show_default="7"),
-    ] = None,
-    prevalence: Annotated[
-        float | None, typer.Option(help="Share of fraud.", show_default="that of the ULB set, 492 in 284807")
-    ] = None,
-    change_at: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FRACTION",
-            help="Change the fraud pattern, and shift V14, after this share of the rows.",
-            show_default="no change",
-        ),
-    ] = None,
+    rows: SimulatedRows = None,
+    output: SimulatedFile = None,
+    seed: SimulatedSeed = None,
+    prevalence: Prevalence = None,
+    change_at: ChangeAt = None,
 ) -> None:
     """Write invented transactions with the statistics of the real set."""
     from training.data.simulate import simulate_file
-    from training.settings import load_settings
+    from training.settings.load import load_settings
 
     flags = _given(rows=rows, output=output, seed=seed, prevalence=prevalence, change_at=change_at)
     said = simulate_file(load_settings(_given(simulate=flags)).simulate)

@@ -11,18 +11,18 @@ from rich.console import Console
 Report = Callable[[str], None]
 
 
-class Screen:
+class ProgressConsole:
     """Steps of one command."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, rich: Console) -> None:
+        self.rich = rich
 
     @contextmanager
     def step(self, title: str) -> Iterator[Report]:
         """Show `title` with what is reported while the step runs; leave the last report and the time."""
         started = time.perf_counter()
         last = [""]
-        with self.console.status(title) as status:
+        with self.rich.status(title) as status:
 
             def report(text: str) -> None:
                 last[0] = text
@@ -30,6 +30,6 @@ class Screen:
 
             yield report
         seconds = time.perf_counter() - started
-        self.console.print(
+        self.rich.print(
             f"[green]✓[/green] {title:<28} [dim]{last[0]:<57}{seconds:6.1f} s[/dim]", soft_wrap=True
         )

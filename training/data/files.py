@@ -286,7 +286,7 @@ def converts(column: pa.Array, kind: pa.DataType) -> bool:
 
 
 @contextmanager
-def replaced_when_done(output: Path) -> Iterator[Path]:
+def replace_when_done(output: Path) -> Iterator[Path]:
     """Yield a path beside `output` that takes its place on success and is deleted on failure.
 
     Raises
@@ -313,7 +313,7 @@ def replaced_when_done(output: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written(output: Path) -> Iterator[None]:
+def translate_write_errors(output: Path) -> Iterator[None]:
     """Turn what the operating system refuses while `output` is written into one sentence."""
     try:
         yield
@@ -323,7 +323,7 @@ def written(output: Path) -> Iterator[None]:
 
 def write_frame(frame: pd.DataFrame, path: Path) -> None:
     """Write a data file whole or not at all; CSV or parquet by suffix, numbers that read back equal."""
-    with replaced_when_done(path) as part, written(path):
+    with replace_when_done(path) as part, translate_write_errors(path):
         if path.suffix.lower() == ".parquet":
             # A reader in chunks holds a row group at a time.
             frame.to_parquet(part, index=False, compression="zstd", row_group_size=65_536)

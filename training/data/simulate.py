@@ -44,7 +44,8 @@ from training.data.files import SUFFIXES, write_frame
 from training.data.pattern_change import PatternChange, change_pattern
 from training.data.transactions import FEATURES, TRANSACTION_ID
 from training.errors import UsageError
-from training.settings import SimulateSettings, required
+from training.settings.paths import require_path
+from training.settings.sections import SimulateSettings
 
 PREVALENCE = 492 / 284_807
 ROWS = 284_807
@@ -105,7 +106,7 @@ def simulate_file(settings: SimulateSettings) -> str:
     UsageError
         If the file cannot be one, or the settings make no sense together.
     """
-    path = required(settings.output, "--output")
+    path = require_path(settings.output, "--output")
     if path.suffix.lower() not in SUFFIXES or not path.parent.is_dir():
         raise UsageError(f"{path}: must be a {' or '.join(SUFFIXES)} file in a folder that exists")
     frame = simulate(settings.rows, settings.seed, prevalence=settings.prevalence)

@@ -1,9 +1,8 @@
-"""Which transactions a command works on, what each row stands for, and their parts; needs no torch."""
+"""Which transactions a command works on, and what each row stands for."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,37 +10,37 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from training.console import Screen
-from training.data.files import replaced_when_done, written
-from training.data.transactions import Split, Transactions, load_transactions, split_random, split_temporal
+from training.console import ProgressConsole
+from training.data.files import replace_when_done, translate_write_errors
+from training.data.split import split_by_protocol, split_key
+from training.data.transactions import Transactions, load_transactions
 from training.errors import SettingsError
-from training.registry.recipe import split_key
-from training.settings import Settings
+from training.settings.load import Settings
 
 # Where creditcard.csv is looked for and the public copy is kept, in the folder the command runs in.
 DATA_FOLDER = Path("data")
 HELD_OUT_KEY = b"training.held_out"
 
 
-def read_data(settings: Settings, screen: Screen) -> Transactions:
+def read_data(settings: Settings, console: ProgressConsole) -> Transactions:
     """Return the transactions the settings name, or the best there are."""
     if settings.data is None:
-        return weighted(_find_data(settings, screen), settings.genuine_weight)
-    with screen.step("Read the transactions") as report:
+        return apply_genuine_weight(_find_data(settings, console), settings.genuine_weight)
+    with console.step("Read the transactions") as report:
         data = load_transactions(settings.data)
         weight = _genuine_weight(data, settings)
-        data = weighted(data, weight)
+        data = apply_genuine_weight(data, weight)
         stands = f", each genuine row stands for {weight:g}" if weight != 1 else ""
         report(f"{data.name}: {len(data):,} rows, {data.frauds} frauds ({data.prevalence:.3%}){stands}")
     return data
 
 
-def _find_data(settings: Settings, screen: Screen) -> Transactions:
+def _find_data(settings: Settings, console: ProgressConsole) -> Transactions:
     from training.data.openml import find_data
 
-    progress = screen.console if screen.console.is_terminal else None
-    data = find_data(DATA_FOLDER, seed=settings.seed, console=progress, say=screen.console.print)
-    screen.console.print(f"no file was named: {data.name}, {len(data):,} rows, {data.frauds} frauds")
+    progress = console.rich if console.rich.is_terminal else None
+    data = find_data(DATA_FOLDER, seed=settings.seed, console=progress, say=console.rich.print)
+    console.rich.print(f"no file was named: {data.name}, {len(data):,} rows, {data.frauds} frauds")
     return data
 
 
@@ -54,7 +53,7 @@ def _genuine_weight(data: Transactions, settings: Settings) -> float:
     return settings.known_samples.get(digest, 1.0)
 
 
-def weighted(data: Transactions, genuine_weight: float) -> Transactions:
+def apply_genuine_weight(data: Transactions, genuine_weight: float) -> Transactions:
     """Let each genuine row stand for `genuine_weight` transactions where the file gives no weights."""
     if genuine_weight == 1.0:
         return data
@@ -63,22 +62,6 @@ def weighted(data: Transactions, genuine_weight: float) -> Transactions:
     weight = np.where(data.required_label == 0, genuine_weight, 1.0)
     fingerprint = hashlib.sha256(f"{data.fingerprint} {genuine_weight!r}".encode()).hexdigest()
     return replace(data, sample_weight=weight, fingerprint=fingerprint)
-
-
-def split_by_protocol(data: Transactions, settings: Settings) -> Split:
-    """Split by the protocol and shares of the settings."""
-    validation, test = settings.split.validation_share, settings.split.test_share
-    if settings.protocol == "temporal":
-        return split_temporal(data, validation_fraction=validation, test_fraction=test)
-    return split_random(data, seed=settings.split.seed, validation_fraction=validation, test_fraction=test)
-
-
-def split_as(key: str, data: Transactions, settings: Settings) -> Split:
-    """Split as another training did, from what its ``identity.split_key`` was."""
-    recorded = json.loads(key)
-    protocol = recorded.pop("protocol")
-    split = settings.split.model_copy(update=recorded)
-    return split_by_protocol(data, settings.model_copy(update={"protocol": protocol, "split": split}))
 
 
 def write_held_out(data: Transactions, settings: Settings, path: Path) -> None:
@@ -91,7 +74,7 @@ def write_held_out(data: Transactions, settings: Settings, path: Path) -> None:
     test = split_by_protocol(data, settings).test
     test = test[data.time[test].argsort(kind="stable")]
     table = pa.Table.from_pandas(data.to_frame(test), preserve_index=False)
-    with replaced_when_done(path) as part, written(path):
+    with replace_when_done(path) as part, translate_write_errors(path):
         pq.write_table(table.replace_schema_metadata({HELD_OUT_KEY: key}), part)
 
 

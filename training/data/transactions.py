@@ -1,4 +1,4 @@
-"""Transactions: load and check them, tell one set from another, split them honestly.
+"""Transactions: load them, check them, and tell one data set from another.
 
 A data file has the 31 columns of the ULB set in any order (``Time`` in seconds, ``V1`` to ``V28``,
 ``Amount``, ``Class`` with 1 for fraud) and may have ``transaction_id`` (text) and ``sample_weight``
@@ -21,15 +21,11 @@ from training.errors import BadFileError, DataError
 __all__ = [
     "FEATURES",
     "Chunk",
-    "Split",
     "Transactions",
     "count_rows",
     "from_frame",
     "load_transactions",
     "read_chunks",
-    "row_keys",
-    "split_random",
-    "split_temporal",
 ]
 
 FEATURES: tuple[str, ...] = ("Time", *(f"V{i}" for i in range(1, 29)), "Amount")
@@ -122,16 +118,6 @@ class Chunk:
     first_row: int  # 0-based row of the file
     features: FloatArray = field(repr=False)  # [n, 30]
     transaction_id: NDArray[np.object_] | None = field(repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Disjoint row indices of one data set; together they are all rows."""
-
-    protocol: str  # "random" or "temporal"
-    train: IndexArray
-    validation: IndexArray
-    test: IndexArray
 
 
 def load_transactions(path: str | Path, *, labelled: bool = True, name: str | None = None) -> Transactions:
@@ -272,77 +258,3 @@ def _refuse(name: str, column: str, bad: NDArray[np.bool_], why: str, first_row:
         row = first_row + int(bad.argmax()) + 1
         more = f" (and {int(bad.sum()) - 1} more)" if bad.sum() > 1 else ""
         raise BadFileError(f"{name}: column {column}, row {row}{more}: {why}")
-
-
-# --- splits
-
-
-def split_random(
-    data: Transactions, *, seed: int, validation_fraction: float = 0.15, test_fraction: float = 0.15
-) -> Split:
-    """Split at random, each part with its share of frauds; exact repeats of a row stay on one side.
-
-    Raises
-    ------
-    DataError
-        If a part would be left without a fraud or without a genuine row.
-    """
-    _, first, group = np.unique(row_keys(data.features), return_index=True, return_inverse=True)
-    group_label = data.required_label[first]
-    size = np.bincount(group)
-    part = np.zeros(len(first), np.int8)
-    rng = np.random.default_rng(seed)
-    for label in (0, 1):
-        members = rng.permutation(np.flatnonzero(group_label == label))
-        # Where the middle of each group falls: a lone fraud goes to the part that needs it most.
-        reached = (np.cumsum(size[members]) - size[members] / 2) / size[members].sum()
-        part[members] = np.searchsorted([test_fraction, test_fraction + validation_fraction], reached, "left")
-    row_part = part[group]
-    train, validation, test = (np.flatnonzero(row_part == number) for number in (2, 1, 0))
-    return _checked(data, Split("random", train, validation, test))
-
-
-def split_temporal(
-    data: Transactions, *, validation_fraction: float = 0.15, test_fraction: float = 0.15
-) -> Split:
-    """Split by time: train on the past, validate on what follows, test on the end.
-
-    Fractions count transactions of the stream (weights). Indices are in order of Time; transactions of
-    the same second stay on one side, and with them exact repeats.
-
-    Raises
-    ------
-    DataError
-        If a part would be left without a fraud or without a genuine row.
-    """
-    order = np.argsort(data.time, kind="stable")
-    time = data.time[order]
-    passed = np.cumsum(data.sample_weight[order]) / data.sample_weight.sum()
-    cuts = np.searchsorted(passed, [1 - test_fraction - validation_fraction, 1 - test_fraction])
-    start_validation, start_test = np.searchsorted(time, time[np.minimum(cuts, len(time) - 1)])
-    parts = np.split(order, [start_validation, start_test])
-    return _checked(data, Split("temporal", *parts))
-
-
-def row_keys(features: FloatArray) -> NDArray[np.uint64]:
-    """Return a number for each row, equal for equal rows (a collision would only keep two rows together)."""
-    factors = np.random.default_rng(0).integers(
-        0, 2**64, features.shape[1], np.uint64, endpoint=False
-    ) | np.uint64(1)
-    keys = np.zeros(len(features), np.uint64)
-    for j in range(features.shape[1]):
-        bits = features[:, j].copy().view(np.uint64)
-        keys += (bits ^ (bits >> np.uint64(29))) * factors[j]
-    return keys
-
-
-def _checked(data: Transactions, split: Split) -> Split:
-    for part in ("train", "validation", "test"):
-        rows = getattr(split, part)
-        frauds = int(data.required_label[rows].sum())
-        if not 0 < frauds < len(rows):
-            raise DataError(
-                f"{data.name}: the {split.protocol} split leaves the {part} part with {len(rows)} rows and "
-                f"{frauds} of {data.frauds} frauds; use more data, larger parts or another protocol"
-            )
-    return split

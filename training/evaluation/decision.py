@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from training.evaluation.metrics import Rows, logit, sigmoid
+from training.data.labelled import GroundTruth
+from training.evaluation.log_odds import logit, sigmoid
 
 Floats = NDArray[np.float64]
 
@@ -67,17 +68,19 @@ class Costs:
 
 
 def fit_calibration(
-    neural_net: NDArray[np.floating], xgboost: NDArray[np.floating], rows: Rows
+    neural_net: NDArray[np.floating], xgboost: NDArray[np.floating], truth: GroundTruth
 ) -> Calibration:
     """Fit the logistic calibrator on validation rows at the prevalence their weights give."""
-    design = np.stack([np.ones(len(rows.label)), logit(neural_net, EPSILON), logit(xgboost, EPSILON)], axis=1)
-    sign = np.where(rows.label == 1, -1.0, 1.0)
+    design = np.stack(
+        [np.ones(len(truth.label)), logit(neural_net, EPSILON), logit(xgboost, EPSILON)], axis=1
+    )
+    sign = np.where(truth.label == 1, -1.0, 1.0)
 
     def loss(x: Floats) -> tuple[float, Floats]:
         margin = sign * (design @ x)
         off = x - PRIOR
-        value = rows.weight @ np.logaddexp(0, margin) + PRIOR_STRENGTH @ off**2
-        slope = design.T @ (rows.weight * sign * sigmoid(margin)) + 2 * PRIOR_STRENGTH * off
+        value = truth.weight @ np.logaddexp(0, margin) + PRIOR_STRENGTH @ off**2
+        slope = design.T @ (truth.weight * sign * sigmoid(margin)) + 2 * PRIOR_STRENGTH * off
         return float(value), slope
 
     bounds = [(None, None), (0.0, None), (0.0, None)]
@@ -86,7 +89,7 @@ def fit_calibration(
 
 
 def choose_thresholds(
-    neural_net: NDArray[np.float32], xgboost: NDArray[np.float32], rows: Rows, costs: Costs
+    neural_net: NDArray[np.float32], xgboost: NDArray[np.float32], truth: GroundTruth, costs: Costs
 ) -> Thresholds:
     """Choose both thresholds on validation rows: recall first at bounded cost.
 
@@ -95,10 +98,10 @@ def choose_thresholds(
     cheapest, the one that catches the most frauds wins; then the cheaper, where a fraud that both models find
     needs no review: else one false alarm could silence a model that only confirms, and nothing be declined.
     """
-    first, second = _candidates(neural_net, rows), _candidates(xgboost, rows)
+    first, second = _candidates(neural_net, truth), _candidates(xgboost, truth)
     place = (np.searchsorted(first, neural_net, "right"), np.searchsorted(second, xgboost, "right"))
     shape = (len(first) + 1, len(second) + 1)
-    fraud = rows.label == 1
+    fraud = truth.label == 1
 
     def below(values: Floats) -> Floats:
         """Total of `values` over rows below both thresholds; in the last row and column, below one."""
@@ -106,11 +109,11 @@ def choose_thresholds(
         np.add.at(table, place, values)
         return table.cumsum(0).cumsum(1)
 
-    frauds = below(rows.weight * fraud)
+    frauds = below(truth.weight * fraud)
     missed = frauds[:-1, :-1]
     confirmed = frauds[-1, -1] - frauds[:-1, -1:] - frauds[-1:, :-1] + missed
-    alarms = rows.weight.sum() - below(rows.weight)[:-1, :-1]
-    at_risk = rows.weight * fraud * rows.amount
+    alarms = truth.weight.sum() - below(truth.weight)[:-1, :-1]
+    at_risk = truth.weight * fraud * truth.amount
     cost = below(at_risk)[:-1, :-1] + costs.review_cost * alarms
     precise = _precise(alarms, frauds[-1, -1] - missed, costs.min_precision)
     allowed = precise & (cost <= cost[precise].min() + costs.slack * at_risk.sum())
@@ -125,10 +128,10 @@ def _precise(alarms: Floats, caught: Floats, least: float) -> NDArray[np.bool_]:
     return precise if precise.any() else np.ones_like(precise)
 
 
-def _candidates(score: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+def _candidates(score: NDArray[np.float32], truth: GroundTruth) -> NDArray[np.float32]:
     """Return where a threshold may lie: midway, in log-odds, between a fraud and the score below it."""
     levels = np.unique(score)
-    frauds = np.unique(score[rows.label == 1])
+    frauds = np.unique(score[truth.label == 1])
     below = levels[np.maximum(np.searchsorted(levels, frauds) - 1, 0)]
     middle = sigmoid((logit(frauds) + logit(below)) / 2).astype(np.float32)
     return np.unique(np.append(np.clip(middle, below, frauds), np.float32(1.0)))

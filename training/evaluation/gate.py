@@ -8,19 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import Criteria, Figure, Judged, Rows, measure, resampled
-from training.settings import GateSettings
+from training.data.labelled import GroundTruth
+from training.evaluation.metrics import Criteria, Estimate, ModelOutput, measure, resampled
+from training.settings.sections import GateSettings
 
 COMPARED = ("average_precision", "cost_saved")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateResult:
     """The gate's answer with its reasons."""
 
     reasons: tuple[str, ...]  # why not; empty when the challenger may pass
     notes: tuple[str, ...]  # what was compared, or why nothing was
-    differences: Mapping[str, Figure]  # challenger minus champion
+    differences: Mapping[str, Estimate]  # challenger minus champion
 
     @property
     def passed(self) -> bool:
@@ -37,8 +38,8 @@ class Verdict:
 class Candidate:
     """A challenger on its own test rows."""
 
-    judged: Judged  # fraud probability and alarms
-    rows: Rows
+    output: ModelOutput  # fraud probability and alarms
+    truth: GroundTruth
     calibration_error: float
     latency_ms: float  # median of one transaction through both models
 
@@ -46,41 +47,41 @@ class Candidate:
 def judge(
     *,
     candidate: Candidate,
-    champion: Judged | None,
+    champion: ModelOutput | None,
     unseen: NDArray[np.bool_],
     criteria: Criteria,
     settings: GateSettings,
     seed: int,
     unseen_known: bool = True,
-) -> Verdict:
+) -> GateResult:
     """Compare a challenger with the champion.
 
     Parameters
     ----------
-    champion : Judged or None
+    champion : ModelOutput or None
         Fraud probability and alarms on the challenger's test rows; without a champion nothing is compared.
     unseen : bool array of shape (n,)
         Rows the champion was not fitted on either: only these are compared.
     unseen_known : bool
         False where nothing tells which these are, so that all rows are compared and the verdict says so.
     """
-    rows, challenger = candidate.rows, candidate.judged
+    truth, challenger = candidate.truth, candidate.output
     reasons = _own_reasons(candidate, settings)
     if champion is None:
-        return Verdict(tuple(reasons), ("there is no champion yet",), {})
-    frauds = int((rows.label[unseen] == 1).sum())
-    if frauds < settings.min_frauds or (rows.label[unseen] == 0).sum() == 0:
+        return GateResult(tuple(reasons), ("there is no champion yet",), {})
+    frauds = int((truth.label[unseen] == 1).sum())
+    if frauds < settings.min_frauds or (truth.label[unseen] == 0).sum() == 0:
         note = f"only {frauds} test frauds are new to both, too few to compare with the champion"
-        return Verdict(tuple(reasons), (note,), {})
+        return GateResult(tuple(reasons), (note,), {})
     differences = _differences(
-        _only(champion, unseen), _only(challenger, unseen), _rows(rows, unseen), criteria, settings, seed
+        _only(champion, unseen), _only(challenger, unseen), _rows(truth, unseen), criteria, settings, seed
     )
     reasons += _comparison_reasons(differences, settings)
     compared = ", ".join(f"{_words(name)} {_signed(difference)}" for name, difference in differences.items())
     notes = [f"against the champion on {frauds} frauds: {compared}"]
     if not unseen_known:
         notes.append("which of them the champion was fitted on is unknown, and those favour it")
-    return Verdict(tuple(reasons), tuple(notes), differences)
+    return GateResult(tuple(reasons), tuple(notes), differences)
 
 
 def _own_reasons(candidate: Candidate, settings: GateSettings) -> list[str]:
@@ -96,22 +97,27 @@ def _own_reasons(candidate: Candidate, settings: GateSettings) -> list[str]:
 
 
 def _differences(
-    champion: Judged, challenger: Judged, rows: Rows, criteria: Criteria, settings: GateSettings, seed: int
-) -> dict[str, Figure]:
+    champion: ModelOutput,
+    challenger: ModelOutput,
+    truth: GroundTruth,
+    criteria: Criteria,
+    settings: GateSettings,
+    seed: int,
+) -> dict[str, Estimate]:
     models = {"champion": champion, "challenger": challenger}
-    drawn = resampled(models, rows, criteria, resamples=settings.resamples, seed=seed)
-    value = {name: measure(judged, rows, criteria) for name, judged in models.items()}
+    drawn = resampled(models, truth, criteria, resamples=settings.resamples, seed=seed)
+    value = {name: measure(judged, truth, criteria) for name, judged in models.items()}
     tail = (1 - settings.confidence) / 2
     result = {}
     for metric in COMPARED:
         difference = drawn["challenger"][metric] - drawn["champion"][metric]
         low, high = np.quantile(difference, [tail, 1 - tail])
         point = value["challenger"][metric] - value["champion"][metric]
-        result[metric] = Figure(point, float(low), float(high))
+        result[metric] = Estimate(point, float(low), float(high))
     return result
 
 
-def _comparison_reasons(differences: Mapping[str, Figure], settings: GateSettings) -> list[str]:
+def _comparison_reasons(differences: Mapping[str, Estimate], settings: GateSettings) -> list[str]:
     allowed = {
         "average_precision": settings.max_loss_average_precision,
         "cost_saved": settings.max_loss_cost_saved,
@@ -130,13 +136,13 @@ def _words(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _signed(figure: Figure) -> str:
+def _signed(figure: Estimate) -> str:
     return f"{figure.value:+.3f} [{figure.low:+.3f}, {figure.high:+.3f}]"
 
 
-def _only(judged: Judged, mask: NDArray[np.bool_]) -> Judged:
-    return Judged(judged.score[mask], judged.alarm[mask])
+def _only(output: ModelOutput, mask: NDArray[np.bool_]) -> ModelOutput:
+    return ModelOutput(output.score[mask], output.alarm[mask])
 
 
-def _rows(rows: Rows, mask: NDArray[np.bool_]) -> Rows:
-    return Rows(rows.label[mask], rows.weight[mask], rows.amount[mask])
+def _rows(truth: GroundTruth, mask: NDArray[np.bool_]) -> GroundTruth:
+    return GroundTruth(truth.label[mask], truth.weight[mask], truth.amount[mask])

@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from training.data.labelled import GroundTruth
+from training.settings.load import Settings
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 # Keeps a division by an empty sum finite.
@@ -19,7 +22,7 @@ TINY = 1e-300
 
 
 @dataclass(frozen=True)
-class Figure:
+class Estimate:
     """A metric with its interval."""
 
     value: float
@@ -27,32 +30,12 @@ class Figure:
     high: float
 
 
-def logit(p: NDArray[np.floating], epsilon: float = 1e-7) -> Floats:
-    """Return log-odds of probabilities clipped to [epsilon, 1 - epsilon]."""
-    clipped = np.clip(p.astype(np.float64), epsilon, 1 - epsilon)
-    return np.asarray(np.log(clipped) - np.log1p(-clipped))
-
-
-def sigmoid(x: Floats) -> Floats:
-    """Return probabilities of log-odds."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
-
-
 @dataclass(frozen=True)
-class Judged:
+class ModelOutput:
     """One model's output on the rows being judged."""
 
     score: Floats  # [n] in [0, 1]
     alarm: Bools  # [n] the decision at the threshold chosen beforehand
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What is known about the rows being judged, the same for every model."""
-
-    label: NDArray[np.int8]
-    weight: Floats
-    amount: Floats
 
 
 @dataclass(frozen=True)
@@ -65,22 +48,32 @@ class Criteria:
     calibration_bins: int = 15
 
 
-class Meter:
+def metric_criteria(settings: Settings) -> Criteria:
+    """Return which figures the settings ask for."""
+    return Criteria(
+        settings.decision.review_cost,
+        settings.evaluation.alarm_rates,
+        settings.evaluation.precision_at_k,
+        settings.evaluation.calibration_bins,
+    )
+
+
+class MetricCalculator:
     """Every metric of one model on the same rows, for any number of weight vectors.
 
     What does not depend on the weights is worked out once: rows of equal score form one level, and runs of
     genuine rows that no metric looks into are taken together.
     """
 
-    def __init__(self, judged: Judged, rows: Rows, criteria: Criteria) -> None:
+    def __init__(self, output: ModelOutput, truth: GroundTruth, criteria: Criteria) -> None:
         self.criteria = criteria
-        level = _levels(judged.score, rows, criteria)
+        level = _levels(output.score, truth, criteria)
         everything = np.arange(len(level))
         shape = (len(level), int(level.max()) + 1)
         self._all = csr_array((np.ones(len(level)), (everything, level)), shape)
-        self._frauds = csr_array((rows.label.astype(np.float64), (everything, level)), shape)
-        self._decided = _decision_columns(judged.alarm, rows)
-        self._errors = _error_columns(judged.score, rows.label, criteria.calibration_bins)
+        self._frauds = csr_array((truth.label.astype(np.float64), (everything, level)), shape)
+        self._decided = _decision_columns(output.alarm, truth)
+        self._errors = _error_columns(output.score, truth.label, criteria.calibration_bins)
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
         """Return metric -> float64 array [b] for weight vectors [b, n]."""
@@ -91,9 +84,9 @@ class Meter:
         }
 
 
-def measure(judged: Judged, rows: Rows, criteria: Criteria) -> dict[str, float]:
+def measure(output: ModelOutput, truth: GroundTruth, criteria: Criteria) -> dict[str, float]:
     """Return every metric at the rows' own weights."""
-    values = Meter(judged, rows, criteria)(rows.weight[None])
+    values = MetricCalculator(output, truth, criteria)(truth.weight[None])
     return {name: float(value[0]) for name, value in values.items()}
 
 
@@ -114,18 +107,18 @@ def at_best_f1(score: Floats, label: Bools, weight: Floats) -> dict[str, float]:
     }
 
 
-def _levels(score: Floats, rows: Rows, criteria: Criteria) -> NDArray[np.intp]:
+def _levels(score: Floats, truth: GroundTruth, criteria: Criteria) -> NDArray[np.intp]:
     """Return a level for each row, 0 the highest score, equal where metrics need not tell rows apart."""
     order = np.argsort(-score, kind="stable")
     ordered = score[order]
     starts = np.append(True, ordered[1:] != ordered[:-1])
     budget = max(
-        [*(rate * rows.weight.sum() for rate in criteria.alarm_rates), *criteria.precision_at_k, 0.0]
+        [*(rate * truth.weight.sum() for rate in criteria.alarm_rates), *criteria.precision_at_k, 0.0]
     )
     distinct = np.cumsum(starts) - 1
-    has_fraud = np.bincount(distinct, rows.label[order]) > 0
+    has_fraud = np.bincount(distinct, truth.label[order]) > 0
     # Resampling moves the place where a budget ends: leave a margin of three times.
-    is_needed = has_fraud[distinct] | (rows.weight[order].cumsum() <= 3 * budget + rows.weight.max())
+    is_needed = has_fraud[distinct] | (truth.weight[order].cumsum() <= 3 * budget + truth.weight.max())
     begins = starts & (is_needed | np.append(True, is_needed[:-1]))
     level = np.empty(len(score), np.intp)
     level[order] = np.cumsum(begins) - 1
@@ -157,10 +150,10 @@ def _at(caught: Floats, alarms: Floats, budget: Floats) -> Floats:
     return result
 
 
-def _decision_columns(alarm: Bools, rows: Rows) -> Floats:
-    fraud = rows.label == 1
+def _decision_columns(alarm: Bools, truth: GroundTruth) -> Floats:
+    fraud = truth.label == 1
     counts = [fraud & alarm, alarm, fraud, np.ones_like(fraud)]
-    amounts = [fraud * rows.amount, (fraud & ~alarm) * rows.amount]
+    amounts = [fraud * truth.amount, (fraud & ~alarm) * truth.amount]
     return np.stack([column.astype(np.float64) for column in (*counts, *amounts)], axis=1)
 
 
@@ -191,55 +184,57 @@ def _probability(sums: Floats) -> dict[str, Floats]:
     return {"calibration_error": np.abs(sums[:, :-2]).sum(1) / total, "brier": sums[:, -2] / total}
 
 
-def stratified_resamples(rows: Rows, resamples: int, seed: int, at_once: int = 16) -> Iterator[Floats]:
+def stratified_resamples(
+    truth: GroundTruth, resamples: int, seed: int, at_once: int = 16
+) -> Iterator[Floats]:
     """Yield weight matrices [b, n]: frauds and genuine rows drawn with replacement, each class in itself."""
-    fraud, genuine = np.flatnonzero(rows.label == 1), np.flatnonzero(rows.label == 0)
+    fraud, genuine = np.flatnonzero(truth.label == 1), np.flatnonzero(truth.label == 0)
 
     def draw(number: int, size: int) -> Floats:
         rng = np.random.default_rng([seed, number])
-        counts = np.zeros((size, len(rows.label)))
+        counts = np.zeros((size, len(truth.label)))
         for group in (fraud, genuine):
             for i in range(size):
                 counts[i, group] = np.bincount(rng.integers(0, len(group), len(group)), minlength=len(group))
-        return counts * rows.weight
+        return counts * truth.weight
 
     for start in range(0, resamples, at_once):
         yield draw(start, min(at_once, resamples - start))
 
 
 def evaluate(
-    models: Mapping[str, Judged],
-    rows: Rows,
+    models: Mapping[str, ModelOutput],
+    truth: GroundTruth,
     criteria: Criteria,
     *,
     resamples: int,
     confidence: float,
     seed: int,
-) -> dict[str, dict[str, Figure]]:
+) -> dict[str, dict[str, Estimate]]:
     """Return every metric of every model with its stratified-bootstrap interval; all share the resamples.
 
     Returns
     -------
-    dict of model to dict of metric to Figure
+    dict of model to dict of metric to Estimate
     """
-    drawn = resampled(models, rows, criteria, resamples=resamples, seed=seed)
+    drawn = resampled(models, truth, criteria, resamples=resamples, seed=seed)
     tail = (1 - confidence) / 2
     return {
         name: {
-            metric: Figure(value, *np.quantile(drawn[name][metric], [tail, 1 - tail]).tolist())
-            for metric, value in measure(judged, rows, criteria).items()
+            metric: Estimate(value, *np.quantile(drawn[name][metric], [tail, 1 - tail]).tolist())
+            for metric, value in measure(output, truth, criteria).items()
         }
-        for name, judged in models.items()
+        for name, output in models.items()
     }
 
 
 def resampled(
-    models: Mapping[str, Judged], rows: Rows, criteria: Criteria, *, resamples: int, seed: int
+    models: Mapping[str, ModelOutput], truth: GroundTruth, criteria: Criteria, *, resamples: int, seed: int
 ) -> dict[str, dict[str, Floats]]:
     """Return every metric of every model on each resample; all models share the resamples (paired)."""
-    meters = {name: Meter(judged, rows, criteria) for name, judged in models.items()}
+    meters = {name: MetricCalculator(output, truth, criteria) for name, output in models.items()}
     parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in models}
-    for weights in stratified_resamples(rows, resamples, seed):
+    for weights in stratified_resamples(truth, resamples, seed):
         for name, meter in meters.items():
             parts[name].append(meter(weights))
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,24 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from training.evaluation.metrics import Criteria, Judged, Rows, at_best_f1, measure
+from training.data.labelled import GroundTruth, LabelledRows
+from training.evaluation.metrics import Criteria, ModelOutput, at_best_f1, measure
 from training.models.network import FraudNetwork, Preprocessing, dense_layers
 from training.models.sampling import prior_shift, undersample
-from training.settings import NetworkSettings
+from training.models.validation import EpochReport, History, sample_validation_rows
+from training.settings.sections import NetworkSettings
 
 # Rows scored at once: activations of the widest layer stay within a few MB.
 SCORED_ROWS = 4096
-
-History = list[dict[str, float]]
-Progress = Callable[[int, Mapping[str, float]], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Features and rows of one part of the data."""
-
-    features: NDArray[np.float32]  # [n, 30] raw
-    rows: Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,26 +58,28 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def fit_network(
-    train: Part,
-    validation: Part,
+    train: LabelledRows,
+    validation: LabelledRows,
     settings: NetworkSettings,
     *,
     seed: int,
     device: torch.device,
-    progress: Progress,
+    progress: EpochReport,
 ) -> FittedNetwork:
     """Fit the network on undersampled training rows; keep the epoch with the least validation loss.
 
     The loss sees every row; the average precision of some 70 validation frauds peaks by chance.
     """
     started = time.perf_counter()
-    batch = _Batch.of(train, settings, seed, device)
-    monitor = monitor_rows(validation, settings.monitor_rows, seed)
+    batch = _SampledTensors.of(train, settings, seed, device)
+    monitor = sample_validation_rows(validation, settings.monitor_rows, seed)
     watched = batch.inputs_of(monitor.features)
     nets, histories, best = [], [], []
     for member in range(settings.members):
-        loop = _Loop(batch, settings, seed + 1000 * member)
-        history, best_epoch = loop.run(lambda net: _watch(net, watched, monitor.rows, batch.shift), progress)
+        loop = _MemberTrainer(batch, settings, seed + 1000 * member)
+        history, best_epoch = loop.run(
+            lambda net: _validation_metrics(net, watched, monitor.truth, batch.shift), progress
+        )
         nets.append(loop.net)
         histories.append(history)
         best.append(best_epoch)
@@ -101,14 +94,19 @@ def fit_network(
 
 
 def refit_network(
-    everything: Part, fitted: FittedNetwork, settings: NetworkSettings, *, seed: int, device: torch.device
+    everything: LabelledRows,
+    fitted: FittedNetwork,
+    settings: NetworkSettings,
+    *,
+    seed: int,
+    device: torch.device,
 ) -> FittedNetwork:
     """Fit again on more rows, for as many epochs and with the learning rates that were found best."""
     started = time.perf_counter()
-    batch = _Batch.of(everything, settings, seed, device)
+    batch = _SampledTensors.of(everything, settings, seed, device)
     nets = []
     for member, schedule in enumerate(fitted.schedules):
-        loop = _Loop(batch, settings, seed + 1000 * member)
+        loop = _MemberTrainer(batch, settings, seed + 1000 * member)
         loop.repeat(schedule)
         nets.append(loop.net)
     seconds = fitted.seconds + time.perf_counter() - started
@@ -118,7 +116,7 @@ def refit_network(
 
 
 @dataclass(frozen=True, eq=False)
-class _Batch:
+class _SampledTensors:
     """The sampled rows as tensors on the training device, and what undoes the sampling."""
 
     preprocessing: Preprocessing
@@ -129,17 +127,19 @@ class _Batch:
     shift: float
 
     @classmethod
-    def of(cls, part: Part, settings: NetworkSettings, seed: int, device: torch.device) -> _Batch:
-        rows = part.rows
+    def of(
+        cls, part: LabelledRows, settings: NetworkSettings, seed: int, device: torch.device
+    ) -> _SampledTensors:
+        truth = part.truth
         rng = np.random.default_rng(seed)
-        sample = undersample(rows.label, rows.weight, settings.genuine_per_fraud, rng)
+        sample = undersample(truth.label, truth.weight, settings.genuine_per_fraud, rng)
         preprocessing = Preprocessing(part.features.shape[1])
-        preprocessing.fit(torch.from_numpy(part.features), torch.from_numpy(rows.weight))
+        preprocessing.fit(torch.from_numpy(part.features), torch.from_numpy(truth.weight))
         return cls(
             preprocessing,
             device,
             preprocessing(torch.from_numpy(part.features[sample.rows])).to(device),
-            torch.from_numpy(rows.label[sample.rows].astype(np.float32)).to(device),
+            torch.from_numpy(truth.label[sample.rows].astype(np.float32)).to(device),
             torch.from_numpy(sample.weight.astype(np.float32)).to(device),
             prior_shift(sample.kept_share, settings.positive_weight),
         )
@@ -153,10 +153,10 @@ class _Batch:
         return module.eval().requires_grad_(False)
 
 
-class _Loop:
+class _MemberTrainer:
     """One member's epochs."""
 
-    def __init__(self, batch: _Batch, settings: NetworkSettings, seed: int) -> None:
+    def __init__(self, batch: _SampledTensors, settings: NetworkSettings, seed: int) -> None:
         torch.manual_seed(seed)
         self._rng = np.random.default_rng(seed)
         self.batch, self.settings = batch, settings
@@ -176,7 +176,9 @@ class _Loop:
         assert isinstance(mean, nn.Sequential)
         return mean
 
-    def run(self, watch: Callable[[nn.Module], dict[str, float]], progress: Progress) -> tuple[History, int]:
+    def run(
+        self, watch: Callable[[nn.Module], dict[str, float]], progress: EpochReport
+    ) -> tuple[History, int]:
         """Train until validation loss stalls, load the best epoch back; return the history and that epoch."""
         settings = self.settings
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -243,32 +245,19 @@ class _Loop:
         )
 
 
-def monitor_rows(validation: Part, genuine_rows: int, seed: int) -> Part:
-    """Return all validation frauds, and at most `genuine_rows` genuine rows that stand for all of them."""
-    rows = validation.rows
-    genuine, fraud = np.flatnonzero(rows.label == 0), np.flatnonzero(rows.label == 1)
-    weight = rows.weight.copy()
-    if len(genuine) > genuine_rows:
-        kept = np.random.default_rng(seed).choice(genuine, genuine_rows, replace=False)
-        weight[kept] *= weight[genuine].sum() / weight[kept].sum()
-        genuine = kept
-    index = np.sort(np.concatenate([genuine, fraud]))
-    return Part(validation.features[index], Rows(rows.label[index], weight[index], rows.amount[index]))
-
-
 @torch.no_grad()
-def _watch(net: nn.Module, inputs: Tensor, rows: Rows, shift: float) -> dict[str, float]:
+def _validation_metrics(net: nn.Module, inputs: Tensor, truth: GroundTruth, shift: float) -> dict[str, float]:
     """Return the validation figures of a net that is still in training."""
     net.eval()
     logits = torch.cat([net(part).squeeze(1) for part in torch.split(inputs, SCORED_ROWS)])
     log_odds = logits.double().cpu().numpy() + shift
     score = 1 / (1 + np.exp(-log_odds))
-    loss = np.logaddexp(0, np.where(rows.label == 1, -log_odds, log_odds))
-    ranking = measure(Judged(score, score >= 0.5), rows, Criteria())
+    loss = np.logaddexp(0, np.where(truth.label == 1, -log_odds, log_odds))
+    ranking = measure(ModelOutput(score, score >= 0.5), truth, Criteria())
     figures = {
-        "loss": float(np.average(loss, weights=rows.weight)),
+        "loss": float(np.average(loss, weights=truth.weight)),
         **{name: ranking[name] for name in ("auc", "average_precision")},
-        **at_best_f1(score, rows.label == 1, rows.weight),
+        **at_best_f1(score, truth.label == 1, truth.weight),
     }
     return {f"validation_{name}": value for name, value in figures.items()}
 

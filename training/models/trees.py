@@ -11,10 +11,12 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import at_best_f1, logit, sigmoid
-from training.models.network_fit import History, Part, monitor_rows
+from training.data.labelled import LabelledRows
+from training.evaluation.log_odds import logit, sigmoid
+from training.evaluation.metrics import at_best_f1
 from training.models.sampling import Sample, prior_shift, undersample
-from training.settings import XGBoostSettings
+from training.models.validation import History, sample_validation_rows
+from training.settings.sections import XGBoostSettings
 
 METRICS = {"logloss": "loss", "aucpr": "average_precision", "auc": "auc"}  # XGBoost's name to ours
 
@@ -31,8 +33,8 @@ class FittedTrees:
 
 
 def fit_trees(
-    train: Part,
-    validation: Part,
+    train: LabelledRows,
+    validation: LabelledRows,
     settings: XGBoostSettings,
     *,
     seed: int,
@@ -42,11 +44,11 @@ def fit_trees(
     """Fit the trees and watch validation rows; the booster ends at its best tree if patience ran out."""
     started = time.perf_counter()
     sample, matrix = _matrix(train, settings, seed, threads)
-    watched = monitor_rows(validation, monitored, seed)
+    watched = sample_validation_rows(validation, monitored, seed)
     other = xgboost.QuantileDMatrix(
         watched.features,
-        watched.rows.label,
-        weight=watched.rows.weight,
+        watched.truth.label,
+        weight=watched.truth.weight,
         ref=matrix,
         max_bin=settings.bins,
         nthread=threads,
@@ -69,7 +71,7 @@ def fit_trees(
 
 
 def refit_trees(
-    everything: Part, fitted: FittedTrees, settings: XGBoostSettings, *, seed: int, threads: int
+    everything: LabelledRows, fitted: FittedTrees, settings: XGBoostSettings, *, seed: int, threads: int
 ) -> FittedTrees:
     """Fit again on more rows, for as many rounds as were kept."""
     started = time.perf_counter()
@@ -88,14 +90,14 @@ def tree_scores(booster: xgboost.Booster, features: NDArray[np.float32]) -> NDAr
 
 
 def _matrix(
-    part: Part, settings: XGBoostSettings, seed: int, threads: int
+    part: LabelledRows, settings: XGBoostSettings, seed: int, threads: int
 ) -> tuple[Sample, xgboost.QuantileDMatrix]:
-    rows = part.rows
+    truth = part.truth
     rng = np.random.default_rng(seed)
-    sample = undersample(rows.label, rows.weight, settings.genuine_per_fraud, rng)
+    sample = undersample(truth.label, truth.weight, settings.genuine_per_fraud, rng)
     matrix = xgboost.QuantileDMatrix(
         part.features[sample.rows],
-        rows.label[sample.rows],
+        truth.label[sample.rows],
         weight=sample.weight,
         max_bin=settings.bins,
         nthread=threads,

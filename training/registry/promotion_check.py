@@ -6,66 +6,73 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from training.console import Screen
-from training.data.source import read_data, split_as
-from training.data.transactions import Split, Transactions, row_keys
+from training.console import ProgressConsole
+from training.data.labelled import LabelledRows, labelled_rows
+from training.data.row_keys import row_keys
+from training.data.source import read_data
+from training.data.split import Split, split_as
+from training.data.transactions import Transactions
 from training.errors import DataError
-from training.evaluation.gate import Candidate, Verdict, judge
-from training.evaluation.metrics import Judged
-from training.models.network_fit import Part
-from training.models.training import Training, criteria, part
+from training.evaluation.gate import Candidate, GateResult, judge
+from training.evaluation.metrics import ModelOutput, metric_criteria
 from training.registry.releases import Registry, Release
 from training.scoring.latency import measure_latency
-from training.scoring.scorer import Scorer
-from training.settings import Settings
+from training.scoring.scorer import ReleaseScorer
+from training.settings.load import Settings
 
-GATE_TAG, AGAINST_TAG, NOT_ASKED, NOBODY = "gate", "gate_against", "not asked", "none"
+if TYPE_CHECKING:
+    from training.models.training import TrainingResult
+
+GATE_TAG, AGAINST_TAG, NOT_RUN, NO_CHAMPION = "gate", "gate_against", "not asked", "none"
 # Keys of the rows a release was fitted on: 64 bits of each, so no row can be had back from them.
 FITTED_ROWS = "fitted_rows.npy"
 
 
 @dataclass(frozen=True, eq=False)
-class Contender:
+class Challenger:
     """A release with what the gate asks about it."""
 
     release: Release
     data: Transactions
     split: Split
     settings: Settings
-    test: Part
-    judged: Judged
+    test: LabelledRows
+    output: ModelOutput
     calibration_error: float
     latency_ms: float
 
 
-def fitted_row_keys(training: Training) -> NDArray[np.uint64]:
+def fitted_row_keys(training: TrainingResult) -> NDArray[np.uint64]:
     """Return the keys of all rows that fitted a training or chose its settings, sorted."""
     rows = np.concatenate([training.split.train, training.split.validation])
     return np.unique(row_keys(training.data.features[rows]))
 
 
-def fresh_contender(
-    release: Release, training: Training, latency: Mapping[str, Mapping[str, float]]
-) -> Contender:
+def challenger_of_training(
+    release: Release, training: TrainingResult, latency: Mapping[str, Mapping[str, float]]
+) -> Challenger:
     """Return what the gate asks about a release, from the training that has just made it."""
-    return Contender(
+    return Challenger(
         release,
         training.data,
         training.split,
         training.settings,
         training.test,
-        training.judged["pair"],
+        training.outputs["pair"],
         training.figures["pair"]["calibration_error"].value,
         _both(latency),
     )
 
 
-def read_contender(registry: Registry, release: Release, settings: Settings, screen: Screen) -> Contender:
+def challenger_of_registry(
+    registry: Registry, release: Release, settings: Settings, console: ProgressConsole
+) -> Challenger:
     """Return what the gate asks about a release of long ago, from its files and the data it names.
 
     Raises
@@ -76,23 +83,23 @@ def read_contender(registry: Registry, release: Release, settings: Settings, scr
         If its data are gone.
     """
     recorded = _recorded_settings(registry, release, settings)
-    data = read_data(recorded, screen)
+    data = read_data(recorded, console)
     if data.fingerprint != release.fingerprint:
         raise DataError(f"{data.name} does not hold the transactions of release {release.number} any more")
     split = split_as(release.tags["split"], data, recorded)
-    test = part(data, split.test)
+    test = labelled_rows(data, split.test)
     with tempfile.TemporaryDirectory() as folder:
         files = registry.fetch(release, Path(folder))
-        scorer = Scorer(files, threads=settings.threads)
-        latency = measure_latency(Scorer(files, threads=1), test.features)
+        scorer = ReleaseScorer(files, threads=settings.threads)
+        latency = measure_latency(ReleaseScorer(files, threads=1), test.features)
     scored = scorer.score(test.features)
-    return Contender(
+    return Challenger(
         release,
         data,
         split,
         recorded,
         test,
-        Judged(scored.probability, scored.decision != "approve"),
+        ModelOutput(scored.probability, scored.decision != "approve"),
         float(scorer.document["metrics"]["pair.calibration_error"]["value"]),
         _both(latency),
     )
@@ -111,58 +118,58 @@ def _both(latency: Mapping[str, Mapping[str, float]]) -> float:
     return sum(times["latency_ms_p50_rows_1"] for times in latency.values())
 
 
-def ask_gate(registry: Registry, contender: Contender, champion: Release | None) -> Verdict:
-    """Compare a contender with the champion on the contender's test rows, and record the verdict."""
-    settings, rows = contender.settings, contender.test.rows
-    theirs, unseen, known = None, np.ones(len(rows.label), bool), True
+def run_gate(registry: Registry, challenger: Challenger, champion: Release | None) -> GateResult:
+    """Compare a challenger with the champion on the challenger's test rows, and record the verdict."""
+    settings, truth = challenger.settings, challenger.test.truth
+    theirs, unseen, known = None, np.ones(len(truth.label), bool), True
     if champion is not None:
         with tempfile.TemporaryDirectory() as folder:
             files = registry.fetch(champion, Path(folder))
-            scored = Scorer(files, threads=settings.threads).score(contender.test.features)
-            theirs = Judged(scored.probability, scored.decision != "approve")
-            found = unseen_rows(contender, champion, files / FITTED_ROWS)
+            scored = ReleaseScorer(files, threads=settings.threads).score(challenger.test.features)
+            theirs = ModelOutput(scored.probability, scored.decision != "approve")
+            found = unseen_rows(challenger, champion, files / FITTED_ROWS)
         unseen, known = (unseen, False) if found is None else (found, True)
     verdict = judge(
-        candidate=Candidate(contender.judged, rows, contender.calibration_error, contender.latency_ms),
+        candidate=Candidate(challenger.output, truth, challenger.calibration_error, challenger.latency_ms),
         champion=theirs,
         unseen=unseen,
         unseen_known=known,
-        criteria=criteria(settings),
+        criteria=metric_criteria(settings),
         settings=settings.gate,
         seed=settings.seed,
     )
-    _record(registry, contender.release, champion, verdict)
+    _record(registry, challenger.release, champion, verdict)
     return verdict
 
 
-def unseen_rows(contender: Contender, champion: Release, fitted: Path) -> NDArray[np.bool_] | None:
+def unseen_rows(challenger: Challenger, champion: Release, fitted: Path) -> NDArray[np.bool_] | None:
     """Return which test rows the champion was not fitted on; None where that cannot be known.
 
     A release says which rows it was fitted on, also those of other files; of one that is older than that
     record it is known only where both were split from the same data.
     """
     if fitted.is_file():
-        return ~np.isin(row_keys(contender.data.features[contender.split.test]), np.load(fitted))
-    if champion.fingerprint != contender.data.fingerprint or "split" not in champion.tags:
+        return ~np.isin(row_keys(challenger.data.features[challenger.split.test]), np.load(fitted))
+    if champion.fingerprint != challenger.data.fingerprint or "split" not in champion.tags:
         return None
-    held_out = split_as(champion.tags["split"], contender.data, contender.settings).test
-    return np.isin(contender.split.test, held_out)
+    held_out = split_as(champion.tags["split"], challenger.data, challenger.settings).test
+    return np.isin(challenger.split.test, held_out)
 
 
-def _record(registry: Registry, release: Release, champion: Release | None, verdict: Verdict) -> None:
+def _record(registry: Registry, release: Release, champion: Release | None, verdict: GateResult) -> None:
     # Cut anywhere, no verdict stands beside a champion that it was not against.
-    registry.set_tag(release, GATE_TAG, NOT_ASKED)
-    registry.set_tag(release, AGAINST_TAG, champion.number if champion else NOBODY)
+    registry.set_tag(release, GATE_TAG, NOT_RUN)
+    registry.set_tag(release, AGAINST_TAG, champion.number if champion else NO_CHAMPION)
     registry.set_tag(release, GATE_TAG, verdict.sentence())
 
 
-def stale(release: Release, champion: Release | None) -> str | None:
+def staleness_reason(release: Release, champion: Release | None) -> str | None:
     """Return why the verdict recorded with a release does not hold now; None when it does."""
-    if release.tags.get(GATE_TAG, NOT_ASKED) == NOT_ASKED:
+    if release.tags.get(GATE_TAG, NOT_RUN) == NOT_RUN:
         return "was never judged by the gate"
-    against = release.tags.get(AGAINST_TAG, NOBODY)
+    against = release.tags.get(AGAINST_TAG, NO_CHAMPION)
     if champion is None or against == champion.number:
         return None
-    if against == NOBODY:
+    if against == NO_CHAMPION:
         return f"was not judged against release {champion.number}, which is champion"
     return f"was judged against release {against}, and release {champion.number} is champion by now"

@@ -20,31 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.simulate import simulate
+from training.data.split import split_key
 from training.data.transactions import FEATURES
-from training.models.network_fit import History
 from training.models.onnx_export import export_onnx
-from training.models.training import Training
+from training.models.training import TrainingResult
+from training.models.validation import History
 from training.registry.promotion_check import FITTED_ROWS, fitted_row_keys
-from training.registry.recipe import ERRANDS, recipe_key, split_key
+from training.registry.recipe import COMMAND_SETTINGS, recipe_key
 from training.registry.release_document import build_document, describe_data, describe_parts
-from training.registry.releases import NETWORK, RELEASE, TREES, Registry, Release, explained
-from training.registry.runs import (
-    FRAUD_DETECTOR_FILE,
-    Run,
-    decision_signature,
-    score_signature,
-    tensor_signature,
-)
+from training.registry.releases import NETWORK, RELEASE, TREES, Registry, Release, translate_registry_errors
+from training.registry.runs import FRAUD_DETECTOR_FILE, Run
+from training.registry.signatures import decision_signature, score_signature, tensor_signature
 from training.reporting.model_card import figure_text, model_card
 from training.reporting.training_plots import draw_network, draw_pair, draw_trees
 from training.scoring.latency import measure_latency
-from training.scoring.scorer import Scorer
-from training.settings import Settings
+from training.scoring.scorer import ReleaseScorer
+from training.settings.load import Settings
 
 # What distinguishes the runs of one training by name.
 LABELS = {"neural_net": " network", "xgboost": " XGBoost"}
 # The address of the registry may carry credentials, and everybody who reads runs would see them.
-UNRECORDED = {"tracking_uri"} | ERRANDS
+NOT_RECORDED = {"tracking_uri"} | COMMAND_SETTINGS
 DESCRIBED = {
     "average_precision": "AP",
     "recall": "recall",
@@ -64,8 +60,8 @@ PINNED = {
 }
 
 
-def publish(
-    registry: Registry, training: Training, source: str
+def record_release(
+    registry: Registry, training: TrainingResult, source: str
 ) -> tuple[Release, dict[str, dict[str, float]]]:
     """Record a training and register it as a release; promote nothing.
 
@@ -89,15 +85,15 @@ def publish(
         files.mkdir()
         features = _write_files(training, document, files)
         np.save(files / FITTED_ROWS, fitted_row_keys(training))
-        latency = measure_latency(Scorer(files, threads=1), features)
+        latency = measure_latency(ReleaseScorer(files, threads=1), features)
         _record(runs, training, about, latency, source)
         _draw(runs, training, Path(folder) / "plots")
         parts = describe_parts(training.data, training.split)
         card = model_card(document, training.figures, training.settings, parts, latency)
         runs["pair"].text(card, "model_card.md")
         runs["pair"].tags({"mlflow.note.content": card})  # what the UI opens a run with
-        runs["pair"].text(training.settings.model_dump_json(indent=2, exclude=UNRECORDED), "settings.json")
-        with explained(registry.tracking_uri), _quiet():
+        runs["pair"].text(training.settings.model_dump_json(indent=2, exclude=NOT_RECORDED), "settings.json")
+        with translate_registry_errors(registry.tracking_uri), _quiet():
             number = _register(registry, runs, training, files, features)
         for model, run in runs.items():
             run.rename(f"release {number}" + LABELS.get(model, ""))
@@ -106,7 +102,7 @@ def publish(
 
 
 @contextmanager
-def _runs(registry: Registry, training: Training, started: datetime) -> Iterator[dict[str, Run]]:
+def _runs(registry: Registry, training: TrainingResult, started: datetime) -> Iterator[dict[str, Run]]:
     """Open the parent run and a child for each model; close them by how the block ended."""
     tags = {
         **_tags(training),
@@ -130,7 +126,7 @@ def _runs(registry: Registry, training: Training, started: datetime) -> Iterator
         run.end()
 
 
-def _tags(training: Training) -> dict[str, str]:
+def _tags(training: TrainingResult) -> dict[str, str]:
     settings = training.settings
     return {
         "data": training.data.name,
@@ -142,7 +138,7 @@ def _tags(training: Training) -> dict[str, str]:
     }
 
 
-def _described(training: Training, model: str) -> str:
+def _described(training: TrainingResult, model: str) -> str:
     """Return what the registry's list shows beside a version, of which it cuts all but the beginning."""
     figures = training.figures[model]
     shown = (f"{name} {figure_text(metric, figures[metric])}" for metric, name in DESCRIBED.items())
@@ -151,7 +147,7 @@ def _described(training: Training, model: str) -> str:
 
 def _record(
     runs: Mapping[str, Run],
-    training: Training,
+    training: TrainingResult,
     about: Mapping[str, Any],
     latency: Mapping[str, Mapping[str, float]],
     source: str,
@@ -182,12 +178,12 @@ def _with_learning_rate(history: History, settings: Settings) -> History:
 def _record_settings(runs: Mapping[str, Run], settings: Settings) -> None:
     split = _flat(settings.split.model_dump(), "split.")
     shared = {"seed": settings.seed, "protocol": settings.protocol, "refit": settings.refit, **split}
-    runs["pair"].parameters(_flat(settings.model_dump(exclude=UNRECORDED)) | _environment())
+    runs["pair"].parameters(_flat(settings.model_dump(exclude=NOT_RECORDED)) | _environment())
     runs["neural_net"].parameters(shared | _flat(settings.network.model_dump()))
     runs["xgboost"].parameters(shared | _flat(settings.xgboost.model_dump()))
 
 
-def _draw(runs: Mapping[str, Run], training: Training, folder: Path) -> None:
+def _draw(runs: Mapping[str, Run], training: TrainingResult, folder: Path) -> None:
     for model, draw in (("pair", draw_pair), ("neural_net", draw_network), ("xgboost", draw_trees)):
         (folder / model).mkdir(parents=True)
         draw(training, folder / model)
@@ -210,7 +206,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _write_files(training: Training, document: Mapping[str, Any], folder: Path) -> NDArray[np.float32]:
+def _write_files(training: TrainingResult, document: Mapping[str, Any], folder: Path) -> NDArray[np.float32]:
     """Write what the release carries; return the features of its reference batch.
 
     The batch is invented: a registry and a model store are no place for card data.
@@ -228,7 +224,7 @@ def _write_files(training: Training, document: Mapping[str, Any], folder: Path) 
 def _register(
     registry: Registry,
     runs: Mapping[str, Run],
-    training: Training,
+    training: TrainingResult,
     files: Path,
     features: NDArray[np.float32],
 ) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from training.data.transactions import FEATURES, Split, Transactions
+from training.data.split import Split
+from training.data.transactions import FEATURES, Transactions
 from training.evaluation.decision import Calibration, Thresholds
-from training.evaluation.metrics import Figure
+from training.evaluation.metrics import Estimate
 
 SCHEMA_VERSION = 1
 
@@ -20,7 +21,7 @@ def build_document(
     thresholds: Thresholds,
     calibration: Calibration,
     data: Mapping[str, Any],
-    figures: Mapping[str, Mapping[str, Figure]],
+    figures: Mapping[str, Mapping[str, Estimate]],
     run_id: str,
     trained_at: str,
 ) -> dict[str, Any]:

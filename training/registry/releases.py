@@ -55,12 +55,12 @@ class Registry:
 
     def __init__(self, tracking_uri: str) -> None:
         self.tracking_uri = tracking_uri
-        self.shown_uri = masked(tracking_uri)
+        self.shown_uri = mask_credentials(tracking_uri)
         self.client = _connect(tracking_uri)
 
     def release(self, number: str) -> Release:
         """Return a release by its number; raises RegistryError when there is none."""
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             found = [item for item in self.releases() if item.number == number]
         if not found:
             raise RegistryError(f"there is no release {number}; `python -m training releases` lists them")
@@ -68,7 +68,7 @@ class Registry:
 
     def releases(self) -> list[Release]:
         """Return all complete releases, oldest first."""
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             versions = self.client.search_model_versions(f"name = '{RELEASE}'", max_results=10_000)
             aliases: dict[str, list[str]] = {}
             for alias, version in self._aliases(RELEASE).items():
@@ -78,7 +78,7 @@ class Registry:
 
     def champion(self) -> Release | None:
         """Return the promoted release, None before the first; repairs what an interruption left."""
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             number = self._aliases(RELEASE).get(CHAMPION)
         if number is None:
             return None
@@ -102,7 +102,7 @@ class Registry:
         """Make a stored model a new version of a registered model and return its number."""
         from mlflow.exceptions import MlflowException
 
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             if not self.client.search_registered_models(f"name = '{name}'", max_results=1):
                 with contextlib.suppress(MlflowException):  # another training made it first
                     self.client.create_registered_model(name, description=DESCRIPTIONS[name])
@@ -112,7 +112,7 @@ class Registry:
             )
         return str(created.version)
 
-    def challenge(self, release: Release) -> None:
+    def set_challenger(self, release: Release) -> None:
         """Name a release the challenger."""
         self._set_alias(release, CHALLENGER)
 
@@ -122,7 +122,7 @@ class Registry:
         The history is written first and the alias last: whatever interrupts this, the alias decides and the
         history is cut back to it.
         """
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             for key, value in (tags or {}).items():
                 self.client.set_model_version_tag(RELEASE, release.number, key, value)
             history = self.history()
@@ -141,14 +141,14 @@ class Registry:
         if not earlier:
             raise RegistryError("there is no earlier release to go back to")
         release = releases[earlier[-1]]
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             self._set_alias(release, CHAMPION)
             self._write_history(earlier)
         return release
 
     def history(self) -> list[str]:
         """Return the numbers of the champions in order, the present one last."""
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             champion = self._aliases(RELEASE).get(CHAMPION)
             if champion is None:
                 return []
@@ -159,14 +159,14 @@ class Registry:
 
     def set_tag(self, release: Release, key: str, value: str) -> None:
         """Record something on a release."""
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             self.client.set_model_version_tag(RELEASE, release.number, key, value)
 
     def run_text(self, release: Release, path: str) -> str:
         """Return a text that the run of a release stored."""
         import mlflow
 
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             return str(mlflow.artifacts.load_text(f"runs:/{release.run_id}/{path}"))
 
     def fetch(self, release: Release, into: Path) -> Path:
@@ -187,7 +187,7 @@ class Registry:
 
         uri = f"models:/{name}/{version}"
         try:
-            with explained(self.tracking_uri):
+            with translate_registry_errors(self.tracking_uri):
                 return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into)))
         except OSError as error:  # what MLflow says where the folder of a version is gone
             raise self._lost(name, version) from error
@@ -201,7 +201,7 @@ class Registry:
         self.client.set_registered_model_tag(RELEASE, HISTORY_TAG, text)
 
     def _set_alias(self, release: Release, alias: str) -> None:
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             self.client.set_registered_model_alias(RELEASE, alias, release.number)
         self._follow(release, alias)
 
@@ -212,7 +212,7 @@ class Registry:
                 self.client.delete_registered_model_alias(name, CHALLENGER)
 
     def _follow(self, release: Release, alias: str) -> None:
-        with explained(self.tracking_uri):
+        with translate_registry_errors(self.tracking_uri):
             for name, version in ((NETWORK, release.network_version), (TREES, release.trees_version)):
                 if str(self._aliases(name).get(alias)) != version:
                     self.client.set_registered_model_alias(name, alias, version)
@@ -243,7 +243,7 @@ def _connect(tracking_uri: str) -> MlflowClient:
     # A registry that is down should be noticed in seconds, not after MLflow's seven retries of minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    with explained(tracking_uri):
+    with translate_registry_errors(tracking_uri):
         import mlflow
 
         for name in ("mlflow", "alembic"):
@@ -256,7 +256,7 @@ def _connect(tracking_uri: str) -> MlflowClient:
 
 
 @contextmanager
-def explained(tracking_uri: str) -> Iterator[None]:
+def translate_registry_errors(tracking_uri: str) -> Iterator[None]:
     """Turn whatever MLflow and SQLAlchemy raise into one sentence."""
     try:
         yield
@@ -273,21 +273,21 @@ def _is_registry_trouble(error: Exception) -> bool:
     return bool(modules & {"mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3", "alembic"})
 
 
-def masked(text: str) -> str:
+def mask_credentials(text: str) -> str:
     """Return `text` without the credentials in its addresses.
 
     Examples
     --------
-    >>> masked("postgresql://mlflow:s3cret@db:5432/mlflow cannot be reached")
+    >>> mask_credentials("postgresql://mlflow:s3cret@db:5432/mlflow cannot be reached")
     'postgresql://***@db:5432/mlflow cannot be reached'
     """
     return CREDENTIALS.sub(r"\1\2***", text)
 
 
 def _sentence(error: Exception, uri: str) -> str:
-    tracking_uri = masked(uri)
+    tracking_uri = mask_credentials(uri)
     # Clients repeat the address, and sometimes only a part of it.
-    text = masked(" ".join(str(error).replace(uri, tracking_uri).split()))[:300]
+    text = mask_credentials(" ".join(str(error).replace(uri, tracking_uri).split()))[:300]
     if "locked" in text:
         return (
             f"the MLflow database {tracking_uri} is locked by another process: try again when that has ended"

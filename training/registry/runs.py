@@ -8,16 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from training.data.transactions import FEATURES
 from training.errors import RegistryError
-from training.evaluation.metrics import Figure
-from training.registry.releases import Registry, explained
+from training.evaluation.metrics import Estimate
+from training.registry.releases import Registry, translate_registry_errors
 
 if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec
+    pass
 
 METRICS_PER_REQUEST = 900  # MLflow takes at most 1,000
 GROUPS = ("fit", "latency")
@@ -32,7 +28,7 @@ class Run:
     def __init__(self, registry: Registry, experiment: str, name: str, tags: Mapping[str, str]) -> None:
         self._client = registry.client
         self._uri = registry.tracking_uri
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             experiment_id = _experiment_id(registry, experiment)
             self.id = str(self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id)
 
@@ -40,14 +36,14 @@ class Run:
         """Record settings."""
         from mlflow.entities import Param
 
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             self._client.log_batch(self.id, params=[Param(key, str(value)) for key, value in values.items()])
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Record what the run is known by."""
         from mlflow.entities import RunTag
 
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             self._client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
 
     def history(self, history: Sequence[Mapping[str, float]]) -> None:
@@ -60,11 +56,11 @@ class Run:
             for step, row in enumerate(history)
             for key, value in row.items()
         ]
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             for start in range(0, len(metrics), METRICS_PER_REQUEST):
                 self._client.log_batch(self.id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
-    def figures(self, figures: Mapping[str, Figure], group: str = "test") -> None:
+    def figures(self, figures: Mapping[str, Estimate], group: str = "test") -> None:
         """Record figures, and the ends of their intervals in a group of their own."""
         values: dict[str, float] = {}
         for name, figure in figures.items():
@@ -85,27 +81,27 @@ class Run:
             profile=json.dumps(dict(profile)),
         )
         tags = [InputTag("mlflow.data.context", "training, validation and test")]
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             self._client.log_inputs(self.id, [DatasetInput(dataset, tags)])
 
     def files(self, folder: Path, path: str | None = None) -> None:
         """Store all files of a folder as artefacts."""
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             self._client.log_artifacts(self.id, str(folder), path)
 
     def text(self, text: str, path: str) -> None:
         """Store a text as an artefact."""
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             self._client.log_text(self.id, text, path)
 
     def rename(self, name: str) -> None:
         """Give the run another name."""
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             self._client.update_run(self.id, name=name)
 
     def end(self, status: str = "FINISHED") -> None:
         """Close the run: FINISHED, FAILED or KILLED."""
-        with explained(self._uri):
+        with translate_registry_errors(self._uri):
             self._client.set_terminated(self.id, status)
 
 
@@ -138,42 +134,3 @@ def _artifact_location(tracking_uri: str, experiment: str) -> str | None:
         return None
     folder = Path(tracking_uri.removeprefix("sqlite:///")).resolve().parent / "mlruns"
     return (folder / experiment).as_uri()
-
-
-def tensor_signature() -> ModelSignature:
-    """Return the signature of the exported network: MLflow lets it have no named columns, only a tensor."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    single = np.dtype(np.float32)
-    return ModelSignature(
-        Schema([TensorSpec(single, (-1, len(FEATURES)))]), Schema([TensorSpec(single, (-1,))])
-    )
-
-
-def score_signature() -> ModelSignature:
-    """Return the signature of a model that takes the 30 features by name and gives a score."""
-    from mlflow.types import ColSpec, DataType
-
-    return _named([ColSpec(DataType.float, "score")])
-
-
-def decision_signature() -> ModelSignature:
-    """Return the signature of the pair: features by name to scores, probability and decision."""
-    from mlflow.types import ColSpec, DataType
-
-    return _named(
-        [
-            ColSpec(DataType.float, "neural_net_score"),
-            ColSpec(DataType.float, "xgboost_score"),
-            ColSpec(DataType.double, "fraud_probability"),
-            ColSpec(DataType.string, "decision"),
-        ]
-    )
-
-
-def _named(outputs: list[ColSpec]) -> ModelSignature:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    return ModelSignature(Schema([ColSpec(DataType.double, name) for name in FEATURES]), Schema([*outputs]))

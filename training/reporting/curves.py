@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import Floats, Rows, stratified_resamples
+from training.data.labelled import GroundTruth
+from training.evaluation.metrics import Floats, stratified_resamples
 
 BAND_RESAMPLES = 64  # a band's edge needs fewer than a figure's
 
@@ -23,7 +24,7 @@ class Band:
     high: Floats
 
 
-def precision_recall(score: Floats, rows: Rows, *, confidence: float, seed: int) -> Band:
+def precision_recall(score: Floats, truth: GroundTruth, *, confidence: float, seed: int) -> Band:
     """Return precision over recall."""
     grid = np.linspace(0.005, 1.0, 200)
 
@@ -34,22 +35,22 @@ def precision_recall(score: Floats, rows: Rows, *, confidence: float, seed: int)
         place = np.minimum(np.searchsorted(recall, grid - 1e-12), len(recall) - 1)
         return np.asarray((caught / alarms)[place])
 
-    return _band(score, rows, grid, precision, confidence, seed)
+    return _band(score, truth, grid, precision, confidence, seed)
 
 
-def roc(score: Floats, rows: Rows, *, confidence: float, seed: int) -> Band:
+def roc(score: Floats, truth: GroundTruth, *, confidence: float, seed: int) -> Band:
     """Return the share of frauds caught over the share of genuine transactions alarmed, from 1e-5 on."""
     grid = np.logspace(-5, 0, 200)
 
     def caught_share(caught: Floats, false: Floats) -> Floats:
         return np.asarray(np.interp(grid, np.append(0, false / false[-1]), np.append(0, caught / caught[-1])))
 
-    return _band(score, rows, grid, caught_share, confidence, seed)
+    return _band(score, truth, grid, caught_share, confidence, seed)
 
 
 def _band(
     score: Floats,
-    rows: Rows,
+    truth: GroundTruth,
     grid: Floats,
     curve: Callable[[Floats, Floats], Floats],
     confidence: float,
@@ -57,17 +58,19 @@ def _band(
 ) -> Band:
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    label = rows.label[order]
+    label = truth.label[order]
 
     def of(weight: Floats) -> Floats:
         sorted_weight = weight[order]
         caught = (sorted_weight * label).cumsum()[ends]
         return curve(caught, sorted_weight.cumsum()[ends] - caught)
 
-    drawn = [of(weight) for weights in stratified_resamples(rows, BAND_RESAMPLES, seed) for weight in weights]
+    drawn = [
+        of(weight) for weights in stratified_resamples(truth, BAND_RESAMPLES, seed) for weight in weights
+    ]
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.stack(drawn), [tail, 1 - tail], axis=0)
-    return Band(grid, of(rows.weight), low, high)
+    return Band(grid, of(truth.weight), low, high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,23 +84,23 @@ class Reliability:
     frauds: NDArray[np.intp]
 
 
-def reliability(probability: Floats, rows: Rows, bins: int) -> Reliability:
+def reliability(probability: Floats, truth: GroundTruth, bins: int) -> Reliability:
     """Return the calibration of `probability` in bins of equal width in log-odds; empty bins are left out.
 
-    Intervals are Wilson's for the effective number of rows, ``(sum w)^2 / sum w^2``.
+    Intervals are Wilson's for the effective number of truth, ``(sum w)^2 / sum w^2``.
     """
     log_odds = np.log10(np.clip(probability, 1e-6, 1.0))
     member = np.digitize(log_odds, np.linspace(-5, 0, bins + 1)[1:-1])
     parts = [
-        _reliability_bin(probability[member == i], rows, member == i)
+        _reliability_bin(probability[member == i], truth, member == i)
         for i in range(bins)
         if (member == i).any()
     ]
     return Reliability(*(np.array(column) for column in zip(*parts, strict=True)))
 
 
-def _reliability_bin(probability: Floats, rows: Rows, inside: NDArray[np.bool_]) -> tuple[float, ...]:
-    weight, label = rows.weight[inside], rows.label[inside]
+def _reliability_bin(probability: Floats, truth: GroundTruth, inside: NDArray[np.bool_]) -> tuple[float, ...]:
+    weight, label = truth.weight[inside], truth.label[inside]
     observed = float(np.average(label, weights=weight))
     effective = weight.sum() ** 2 / (weight**2).sum()
     z2 = 1.96**2 / effective
@@ -112,11 +115,11 @@ def _reliability_bin(probability: Floats, rows: Rows, inside: NDArray[np.bool_])
     )
 
 
-def cost_curve(score: Floats, rows: Rows, review_cost: float) -> tuple[Floats, Floats]:
+def cost_curve(score: Floats, truth: GroundTruth, review_cost: float) -> tuple[Floats, Floats]:
     """Return thresholds (falling) and the share of the amount at risk that alarming from each on saves."""
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    weight, fraud = rows.weight[order], rows.label[order] == 1
-    at_risk = weight * fraud * rows.amount[order]
+    weight, fraud = truth.weight[order], truth.label[order] == 1
+    at_risk = weight * fraud * truth.amount[order]
     saved = (at_risk - review_cost * weight).cumsum() / max(at_risk.sum(), 1e-300)
     return score[order][ends], saved[ends]

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from training.evaluation.metrics import Figure
-from training.settings import Settings
+from training.evaluation.metrics import Estimate
+from training.settings.load import Settings
 
 SHOWN = {
     "auc": "AUC-ROC",
@@ -28,7 +28,7 @@ MODELS = {"neural_net": "network", "xgboost": "XGBoost", "pair": "both"}
 
 def model_card(
     document: Mapping[str, Any],
-    figures: Mapping[str, Mapping[str, Figure]],
+    figures: Mapping[str, Mapping[str, Estimate]],
     settings: Settings,
     parts: Mapping[str, Mapping[str, Any]],
     latency: Mapping[str, Mapping[str, float]],
@@ -89,7 +89,7 @@ def _data(data: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> li
     ]
 
 
-def _figures(figures: Mapping[str, Mapping[str, Figure]], settings: Settings) -> list[str]:
+def _figures(figures: Mapping[str, Mapping[str, Estimate]], settings: Settings) -> list[str]:
     wanted = settings.evaluation
     return [
         "## Figures",
@@ -136,7 +136,7 @@ def _again(data: Mapping[str, Any], settings: Settings) -> list[str]:
     return lines
 
 
-def _figure_rows(figures: Mapping[str, Mapping[str, Figure]]) -> list[list[str]]:
+def _figure_rows(figures: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
     rows = []
     for metric in figures["pair"]:
         cells = (figure_text(metric, figures[model][metric]) for model in MODELS)
@@ -144,7 +144,7 @@ def _figure_rows(figures: Mapping[str, Mapping[str, Figure]]) -> list[list[str]]
     return rows
 
 
-def figure_text(metric: str, figure: Figure) -> str:
+def figure_text(metric: str, figure: Estimate) -> str:
     """Return a value with its interval, in the unit that `metric_name` states."""
     factor = 1000 if metric in PER_MILLE else 1
     digits = 3 if figure.value * factor < 10 else 2

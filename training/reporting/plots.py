@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from training.evaluation.metrics import Judged, Rows, logit
+from training.data.labelled import GroundTruth
+from training.evaluation.log_odds import logit
+from training.evaluation.metrics import ModelOutput
 from training.reporting.curves import cost_curve, precision_recall, reliability, roc
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ CURVE_LABELS = {
     "validation_precision": "precision where F1 is best",
     "validation_recall": "recall where F1 is best",
     "validation_f1": "best F1",
-    "train_loss": "training rows, as weighted for fitting",
+    "train_loss": "training truth, as weighted for fitting",
     "validation_loss": "validation rows",
 }
 
@@ -69,20 +71,20 @@ def training_curves(
 
 
 def precision_recall_curves(
-    judged: Mapping[str, Judged], rows: Rows, data: str, confidence: float, seed: int
+    outputs: Mapping[str, ModelOutput], truth: GroundTruth, data: str, confidence: float, seed: int
 ) -> Figure:
     """Return precision over recall with bands, and where each decision rule stands."""
     figure, (axis,) = _figure("Precision over recall, test part", data)
-    fraud = rows.label == 1
-    for name, one in judged.items():
-        band = precision_recall(one.score, rows, confidence=confidence, seed=seed)
+    fraud = truth.label == 1
+    for name, one in outputs.items():
+        band = precision_recall(one.score, truth, confidence=confidence, seed=seed)
         axis.plot(band.x, band.y, color=COLOURS[name], label=NAMES[name])
         axis.fill_between(band.x, band.low, band.high, color=COLOURS[name], alpha=0.12, linewidth=0)
-        caught = rows.weight[fraud & one.alarm].sum()
-        precision = caught / max(rows.weight[one.alarm].sum(), 1e-300)
+        caught = truth.weight[fraud & one.alarm].sum()
+        precision = caught / max(truth.weight[one.alarm].sum(), 1e-300)
         shape, size = MARKERS[name]
         axis.plot(
-            caught / rows.weight[fraud].sum(),
+            caught / truth.weight[fraud].sum(),
             precision,
             shape,
             markersize=size,
@@ -95,11 +97,13 @@ def precision_recall_curves(
     return figure
 
 
-def roc_curves(judged: Mapping[str, Judged], rows: Rows, data: str, confidence: float, seed: int) -> Figure:
+def roc_curves(
+    outputs: Mapping[str, ModelOutput], truth: GroundTruth, data: str, confidence: float, seed: int
+) -> Figure:
     """Return the ROC with bands; the horizontal axis is logarithmic, as only its left end can be afforded."""
     figure, (axis,) = _figure("Frauds caught over false alarms (ROC), test part", data)
-    for name, one in judged.items():
-        band = roc(one.score, rows, confidence=confidence, seed=seed)
+    for name, one in outputs.items():
+        band = roc(one.score, truth, confidence=confidence, seed=seed)
         axis.plot(band.x, band.y, color=COLOURS[name], label=NAMES[name])
         axis.fill_between(band.x, band.low, band.high, color=COLOURS[name], alpha=0.12, linewidth=0)
     axis.plot(band.x, band.x, color=GREY, linestyle=":", label="chance")
@@ -113,10 +117,10 @@ def roc_curves(judged: Mapping[str, Judged], rows: Rows, data: str, confidence: 
     return figure
 
 
-def calibration_curve(probability: NDArray[np.float64], rows: Rows, data: str, bins: int) -> Figure:
+def calibration_curve(probability: NDArray[np.float64], truth: GroundTruth, data: str, bins: int) -> Figure:
     """Return observed over predicted share of fraud, both logarithmic."""
     figure, (axis,) = _figure("Calibration of the fraud probability, test part", data)
-    found = reliability(probability, rows, bins)
+    found = reliability(probability, truth, bins)
     floor = 1e-6
     observed = np.maximum(found.observed, floor)
     spread = [observed - np.maximum(found.low, floor), np.maximum(found.high - observed, 0)]
@@ -151,12 +155,16 @@ def calibration_curve(probability: NDArray[np.float64], rows: Rows, data: str, b
 
 
 def cost_curves(
-    judged: Mapping[str, Judged], thresholds: Mapping[str, float], rows: Rows, data: str, review_cost: float
+    outputs: Mapping[str, ModelOutput],
+    thresholds: Mapping[str, float],
+    truth: GroundTruth,
+    data: str,
+    review_cost: float,
 ) -> Figure:
     """Return the share of the amount at risk that is saved, over each model's threshold."""
     figure, axes = _figure("Cost saved over the threshold, test part", data, 2, width=10)
     for axis, (name, threshold) in zip(axes, thresholds.items(), strict=True):
-        x, saved = cost_curve(judged[name].score, rows, review_cost)
+        x, saved = cost_curve(outputs[name].score, truth, review_cost)
         axis.plot(logit(x), saved, color=COLOURS[name], label=f"{NAMES[name]} alone")
         axis.axvline(
             logit(np.array([threshold]))[0],
@@ -171,16 +179,16 @@ def cost_curves(
 
 
 def score_distributions(
-    judged: Mapping[str, Judged], thresholds: Mapping[str, float], rows: Rows, data: str
+    outputs: Mapping[str, ModelOutput], thresholds: Mapping[str, float], truth: GroundTruth, data: str
 ) -> Figure:
     """Return the distribution of each score, by class, on the log-odds scale."""
     figure, axes = _figure("Scores by class, test part", data, 3, width=12)
-    for axis, (name, one) in zip(axes, judged.items(), strict=True):
+    for axis, (name, one) in zip(axes, outputs.items(), strict=True):
         values = logit(one.score)
         edges = np.linspace(values.min(), values.max() + 1e-6, 50)
         for label, text, colour in ((0, "genuine", "#56B4E9"), (1, "fraud", "#CC3311")):
-            inside = rows.label == label
-            weight = rows.weight[inside] / rows.weight[inside].sum()
+            inside = truth.label == label
+            weight = truth.weight[inside] / truth.weight[inside].sum()
             axis.hist(values[inside], edges.tolist(), weights=weight, alpha=0.6, color=colour, label=text)
         if name in thresholds:
             axis.axvline(
@@ -193,13 +201,13 @@ def score_distributions(
     return figure
 
 
-def confusion_matrix(decision: NDArray[np.str_], rows: Rows, data: str) -> Figure:
+def confusion_matrix(decision: NDArray[np.str_], truth: GroundTruth, data: str) -> Figure:
     """Return decisions by class, in transactions of the stream and shares of the class."""
     figure, (axis,) = _figure("Decisions, test part", data, width=6.4, height=3.4)
     kinds = ("approve", "review", "decline")
     counts = np.array(
         [
-            [rows.weight[(rows.label == label) & (decision == kind)].sum() for kind in kinds]
+            [truth.weight[(truth.label == label) & (decision == kind)].sum() for kind in kinds]
             for label in (0, 1)
         ]
     )

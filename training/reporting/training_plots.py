@@ -10,39 +10,43 @@ import torch
 
 from training.data.transactions import FEATURES
 from training.models.network import Attribution
-from training.models.training import Training
+from training.models.training import TrainingResult
 from training.reporting import plots
 
 ATTRIBUTED_ROWS = 1000  # genuine rows whose reasons are averaged, beside all frauds
 
 
-def caption(training: Training) -> str:
+def caption(training: TrainingResult) -> str:
     """Return which data a plot shows."""
     data = training.data
     counts = f"{len(data):,} rows, {data.frauds} frauds ({data.prevalence:.3%})"
     return f"{data.name}: {counts}, {training.split.protocol} split"
 
 
-def draw_pair(training: Training, folder: Path) -> None:
+def draw_pair(training: TrainingResult, folder: Path) -> None:
     """Write the plots that compare both models and what they say together."""
-    settings, rows, text = training.settings, training.test.rows, caption(training)
+    settings, truth, text = training.settings, training.test.truth, caption(training)
     confidence, seed = settings.evaluation.confidence, settings.seed
     thresholds = asdict(training.fitted.thresholds)
     decision = training.fitted.thresholds.decide(*training.fitted.scores(training.test.features))
     plots.save(
         {
-            "precision_recall": plots.precision_recall_curves(training.judged, rows, text, confidence, seed),
-            "roc": plots.roc_curves(training.judged, rows, text, confidence, seed),
-            "calibration": plots.calibration_curve(training.judged["pair"].score, rows, text, 12),
-            "cost": plots.cost_curves(training.judged, thresholds, rows, text, settings.decision.review_cost),
-            "scores": plots.score_distributions(training.judged, thresholds, rows, text),
-            "decisions": plots.confusion_matrix(decision, rows, text),
+            "precision_recall": plots.precision_recall_curves(
+                training.outputs, truth, text, confidence, seed
+            ),
+            "roc": plots.roc_curves(training.outputs, truth, text, confidence, seed),
+            "calibration": plots.calibration_curve(training.outputs["pair"].score, truth, text, 12),
+            "cost": plots.cost_curves(
+                training.outputs, thresholds, truth, text, settings.decision.review_cost
+            ),
+            "scores": plots.score_distributions(training.outputs, thresholds, truth, text),
+            "decisions": plots.confusion_matrix(decision, truth, text),
         },
         folder,
     )
 
 
-def draw_network(training: Training, folder: Path) -> None:
+def draw_network(training: TrainingResult, folder: Path) -> None:
     """Write the network's training curves and what moves its score."""
     fitted, text = training.fitted.network, caption(training)
     reasons = plots.importance(
@@ -58,7 +62,7 @@ def draw_network(training: Training, folder: Path) -> None:
     plots.save({"training": curves, "importance": reasons}, folder)
 
 
-def draw_trees(training: Training, folder: Path) -> None:
+def draw_trees(training: TrainingResult, folder: Path) -> None:
     """Write the trees' training curves and which features they split on."""
     fitted, text = training.fitted.trees, caption(training)
     gain = dict.fromkeys(FEATURES, 0.0) | {
@@ -74,8 +78,8 @@ def draw_trees(training: Training, folder: Path) -> None:
     plots.save({"training": curves, "importance": bars}, folder)
 
 
-def _mean_contributions(training: Training) -> dict[str, float]:
-    label = training.test.rows.label
+def _mean_contributions(training: TrainingResult) -> dict[str, float]:
+    label = training.test.truth.label
     rng = np.random.default_rng(training.settings.seed)
     means = []
     for rows in (np.flatnonzero(label == 0), np.flatnonzero(label == 1)):

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from training.scoring.scorer import Scorer
+from training.scoring.scorer import ReleaseScorer
 
 # Calls per size: enough for a p99 of single rows, short enough for every training.
 CALLS = {1: 300, 1000: 60}
 
 
-def measure_latency(scorer: Scorer, features: NDArray[np.float32]) -> dict[str, dict[str, float]]:
+def measure_latency(scorer: ReleaseScorer, features: NDArray[np.float32]) -> dict[str, dict[str, float]]:
     """Return milliseconds p50 and p99 for 1 and 1000 rows of each model.
 
     Returns

@@ -15,7 +15,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.data.files import replaced_when_done, written
+from training.data.files import replace_when_done, translate_write_errors
 from training.data.transactions import FEATURES, Chunk, read_chunks
 from training.evaluation.decision import Calibration, Thresholds
 
@@ -44,7 +44,7 @@ class Scored:
     decision: NDArray[np.str_]
 
 
-class Scorer:
+class ReleaseScorer:
     """Both models of a release, with its calibration and thresholds.
 
     Each call of a model runs on one thread; many rows are scored in pieces, as many at a time as there are
@@ -101,7 +101,7 @@ class Scorer:
         return scores
 
 
-def score_file(scorer: Scorer, source: Path, output: Path, advance: Callable[[int], None]) -> int:
+def score_file(scorer: ReleaseScorer, source: Path, output: Path, advance: Callable[[int], None]) -> int:
     """Score a file in chunks, in constant memory; return the number of rows.
 
     Parameters
@@ -112,7 +112,7 @@ def score_file(scorer: Scorer, source: Path, output: Path, advance: Callable[[in
         Told how many rows each chunk had.
     """
     rows = 0
-    with replaced_when_done(output) as part, written(output), _opened(part) as writer:
+    with replace_when_done(output) as part, translate_write_errors(output), _opened(part) as writer:
         for chunk in _read_ahead(read_chunks(source, CHUNK_ROWS)):
             writer.write_batch(_batch(chunk, scorer.score(chunk.features.astype(np.float32))))
             rows += len(chunk.features)

@@ -13,7 +13,7 @@ from training import __main__ as command_line
 from training.errors import GateRefusedError
 from training.registry.bento_store import active_pair
 from training.registry.releases import NETWORK, Registry
-from training.settings import DEFAULT_CONFIG
+from training.settings.load import DEFAULT_CONFIG
 
 pytestmark = THIRD_PARTY_WARNINGS
 
@@ -145,7 +145,7 @@ def test_release_that_was_never_judged_is_judged_when_it_is_promoted(run, home, 
     registry = Registry(f"sqlite:///{home}/mlflow.db")
     registry.promote(registry.release("1"))
     with monkeypatch.context() as cut:
-        cut.setattr(judging, "ask_gate", lambda *_: (_ for _ in ()).throw(GateRefusedError("cut")))
+        cut.setattr(judging, "run_gate", lambda *_: (_ for _ in ()).throw(GateRefusedError("cut")))
         assert run("train", "--data", data, "--genuine-weight", "1")[0] == 1
     assert "gate" not in registry.release("2").tags
     code, text, error = run("promote", "2")

@@ -10,7 +10,7 @@ from benchmarks.original import fit_original_network, fit_original_trees, origin
 from benchmarks.quality import hindsight, load
 from benchmarks.quality_report import MIN_PRECISION, ORIGINALS, OURS, SHORT, Outcome, differences, targets
 from tests.training_fixtures import small_settings
-from training.evaluation.metrics import Rows
+from training.data.labelled import GroundTruth
 
 REVIEW_COST = 1.5
 
@@ -19,28 +19,28 @@ def rows_with_ties(seed, n=300):
     rng = np.random.default_rng(seed)
     label = (rng.random(n) < 0.1).astype(np.int8)
     score = np.round(rng.random(n) + label * rng.random(n), 2)  # many equal scores
-    return score, Rows(label, np.where(label == 1, 1.0, 3.0), rng.lognormal(3, 1, n))
+    return score, GroundTruth(label, np.where(label == 1, 1.0, 3.0), rng.lognormal(3, 1, n))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_hindsight_is_the_best_of_all_thresholds(seed):
-    score, rows = rows_with_ties(seed)
-    fraud, at_risk = rows.label == 1, (rows.label * rows.weight * rows.amount).sum()
+    score, truth = rows_with_ties(seed)
+    fraud, at_risk = truth.label == 1, (truth.label * truth.weight * truth.amount).sum()
     recall, saved = [0.0], [0.0]
     for threshold in np.unique(score):
         alarm = score >= threshold
-        caught = rows.weight[alarm & fraud].sum()
-        if caught >= MIN_PRECISION * rows.weight[alarm].sum():
-            recall.append(caught / rows.weight[fraud].sum())
-        kept = (rows.weight * rows.amount)[alarm & fraud].sum() - REVIEW_COST * rows.weight[alarm].sum()
+        caught = truth.weight[alarm & fraud].sum()
+        if caught >= MIN_PRECISION * truth.weight[alarm].sum():
+            recall.append(caught / truth.weight[fraud].sum())
+        kept = (truth.weight * truth.amount)[alarm & fraud].sum() - REVIEW_COST * truth.weight[alarm].sum()
         saved.append(kept / at_risk)
-    found = hindsight(score, rows, REVIEW_COST)
+    found = hindsight(score, truth, REVIEW_COST)
     assert found["best_recall"] == pytest.approx(max(recall))
     assert found["best_cost_saved"] == pytest.approx(max(saved))
 
 
 def test_hindsight_of_a_worthless_score_alarms_nobody():
-    rows = Rows(np.int8([1, 0, 0, 0]), np.full(4, 100.0), np.full(4, 0.01))
+    rows = GroundTruth(np.int8([1, 0, 0, 0]), np.full(4, 100.0), np.full(4, 0.01))
     assert hindsight(np.float64([0.1, 0.9, 0.8, 0.7]), rows, 1.0) == {
         "best_recall": 0.0,
         "best_cost_saved": 0.0,

@@ -7,7 +7,8 @@ from typer.testing import CliRunner
 
 from training.__main__ import app
 from training.errors import SettingsError, UsageError
-from training.settings import DEFAULT_CONFIG, Section, Settings, load_settings
+from training.settings.load import DEFAULT_CONFIG, Settings, load_settings
+from training.settings.sections import Section
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +37,13 @@ def test_mlflow_variable_keeps_its_meaning_below_our_own(monkeypatch):
     ("variable", "value", "message"),
     [
         ("TRAINING__SEEED", "1", "TRAINING__SEEED is not a setting"),
-        ("TRAINING__NETWORK__EPOCH", "1", r"network\.epoch: Extra inputs"),
-        ("TRAINING__NETWORK__DROPOUT", "1.5", r"network\.dropout: Input should be less than 1"),
+        ("TRAINING__NETWORK__EPOCH", "1", "TRAINING__NETWORK__EPOCH is not a setting"),
+        ("TRAINING__SEED__X", "1", "TRAINING__SEED__X is not a setting"),
+        (
+            "TRAINING__NETWORK__DROPOUT",
+            "1.5",
+            r"network\.dropout \(variable TRAINING__NETWORK__DROPOUT\): Input should be less than 1",
+        ),
         ("TRAINING__PROTOCOL", "weekly", "protocol"),
         ("TRAINING__SPLIT__TEST_SHARE", "0", r"split\.test_share"),
         ("TRAINING__DECISION__REVIEW_COST", "free", r"decision\.review_cost"),
@@ -57,6 +63,31 @@ def test_broken_file_is_refused(monkeypatch, tmp_path, text):
     monkeypatch.setenv("TRAINING__CONFIG", str(path))
     with pytest.raises(SettingsError):
         load_settings()
+
+
+def test_error_names_the_source_and_never_the_value(monkeypatch, tmp_path):
+    path = tmp_path / "training.yaml"
+    path.write_text("seed: secret\nnothing: 1\n")
+    monkeypatch.setenv("TRAINING__CONFIG", str(path))
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"network": {"epochs": 0}})
+    text = str(caught.value)
+    assert f"seed (file {path}): " in text
+    assert f"nothing (file {path}): is no setting" in text
+    assert "network.epochs (flag --epochs): " in text
+    assert "secret" not in text
+
+
+def test_empty_variables_count_as_not_set(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "TRAINING__SEED", "TRAINING__CONFIG", "TRAINING__NETWORK__EPOCHS"):
+        monkeypatch.setenv(name, "")
+    assert load_settings() == Settings(known_samples=load_settings().known_samples)
+
+
+def test_defaults_are_those_of_the_file():
+    """Help texts show the field's default: the file must not say another."""
+    written = load_settings()
+    assert written.model_dump(exclude={"known_samples"}) == Settings().model_dump(exclude={"known_samples"})
 
 
 def test_missing_file_is_refused(monkeypatch, tmp_path):
@@ -112,7 +143,7 @@ def test_what_a_flag_of_train_says_a_variable_can_say_too(
 ):
     seen = []
     monkeypatch.setattr(
-        "training.commands.train_command", lambda flags, out: seen.append(load_settings(flags))
+        "training.commands.train.train_command", lambda flags, out: seen.append(load_settings(flags))
     )
     monkeypatch.setenv(f"TRAINING__{place.replace('.', '__').upper()}", variable)
     for arguments, value in (([], expected), (flag, given)):

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.factories import make_frame
-from training.data.files import replaced_when_done, write_frame, written
+from training.data.files import replace_when_done, translate_write_errors, write_frame
 from training.data.transactions import FEATURES, count_rows, from_frame, load_transactions, read_chunks
 from training.errors import BadFileError, NoSuchFileError, OutputError, TrainingError, UsageError
 
@@ -169,7 +169,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
         write_frame(FRAME, tmp_path / "folder.csv")
     with (
         pytest.raises(OutputError, match=r"a\.csv: could not be written: No space left"),
-        written(Path("a.csv")),
+        translate_write_errors(Path("a.csv")),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
 
 
 def test_a_half_written_file_is_removed(tmp_path):
-    with pytest.raises(KeyboardInterrupt), replaced_when_done(tmp_path / "a.csv") as part:
+    with pytest.raises(KeyboardInterrupt), replace_when_done(tmp_path / "a.csv") as part:
         part.write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from training.data.simulate import simulate
-from training.data.transactions import FEATURES, from_frame, split_random
+from training.data.split import split_random
+from training.data.transactions import FEATURES, from_frame
 
 SHARED = Path(__file__).parents[4].parent / "shared" / "data"
 VALUES = list(FEATURES[1:])

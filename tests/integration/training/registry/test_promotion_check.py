@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from tests.training_fixtures import THIRD_PARTY_WARNINGS, copy_release, small_settings
-from training.data.transactions import Split, row_keys
-from training.models.training import part
-from training.registry.promotion_check import FITTED_ROWS, ask_gate, fresh_contender, stale, unseen_rows
+from training.data.labelled import labelled_rows
+from training.data.row_keys import row_keys
+from training.data.split import Split
+from training.registry.promotion_check import (
+    FITTED_ROWS,
+    challenger_of_training,
+    run_gate,
+    staleness_reason,
+    unseen_rows,
+)
 
 pytestmark = THIRD_PARTY_WARNINGS
 LATENCY = {model: {"latency_ms_p50_rows_1": 0.1} for model in ("neural_net", "xgboost")}
@@ -23,18 +30,18 @@ def champion(released):
 
 @pytest.fixture
 def challenger(released, champion, small_training):
-    """Return a contender: release 2, the same models on data that another file holds."""
+    """Return a challenger: release 2, the same models on data that another file holds."""
     (number,) = copy_release(released)
     data = replace(small_training.data, fingerprint="another file")
-    return fresh_contender(released.release(number), replace(small_training, data=data), LATENCY)
+    return challenger_of_training(released.release(number), replace(small_training, data=data), LATENCY)
 
 
-def judged_on(contender, rows):
-    """Return the contender with these rows of its data as its test part."""
-    known = part(contender.data, rows)
-    judged = replace(contender.judged, score=np.linspace(0, 1, len(rows)), alarm=known.rows.label == 1)
+def judged_on(challenger, rows):
+    """Return the challenger with these rows of its data as its test part."""
+    known = labelled_rows(challenger.data, rows)
+    judged = replace(challenger.output, score=np.linspace(0, 1, len(rows)), alarm=known.truth.label == 1)
     nothing = np.array([], np.intp)
-    return replace(contender, split=Split("random", nothing, nothing, rows), test=known, judged=judged)
+    return replace(challenger, split=Split("random", nothing, nothing, rows), test=known, output=judged)
 
 
 def test_release_knows_what_it_was_fitted_on(released, champion, small_training, tmp_path):
@@ -48,10 +55,10 @@ def test_rows_the_champion_was_fitted_on_are_not_compared_although_the_file_is_a
     released, champion, challenger, small_training
 ):
     """Before the keys were kept, another fingerprint made all rows count as new to the champion."""
-    verdict = ask_gate(released, judged_on(challenger, small_training.split.train), champion)
+    verdict = run_gate(released, judged_on(challenger, small_training.split.train), champion)
     assert "only 0 test frauds are new to both" in verdict.sentence()
-    verdict = ask_gate(released, judged_on(challenger, small_training.split.test), champion)
-    frauds = int(small_training.test.rows.label.sum())
+    verdict = run_gate(released, judged_on(challenger, small_training.split.test), champion)
+    frauds = int(small_training.test.truth.label.sum())
     assert f"against the champion on {frauds} frauds" in verdict.sentence()
     assert "unknown" not in verdict.sentence()
 
@@ -65,13 +72,13 @@ def test_older_champion_without_keys(champion, challenger, small_training):
 
 
 def test_verdict_holds_against_the_champion_it_was_about(released, champion, challenger, small_training):
-    assert "never judged" in stale(challenger.release, champion)
-    ask_gate(released, judged_on(challenger, small_training.split.test), champion)
+    assert "never judged" in staleness_reason(challenger.release, champion)
+    run_gate(released, judged_on(challenger, small_training.split.test), champion)
     judged = released.release("2")
-    assert stale(judged, champion) is None
+    assert staleness_reason(judged, champion) is None
     (number,) = copy_release(released)
     released.promote(released.release(number))
-    assert stale(judged, released.require_champion()) == (
+    assert staleness_reason(judged, released.require_champion()) == (
         f"was judged against release 1, and release {number} is champion by now"
     )
 
@@ -87,5 +94,5 @@ def test_verdict_that_is_cut_short_counts_as_none(released, champion, challenger
 
     monkeypatch.setattr(released, "set_tag", cut)
     with pytest.raises(KeyboardInterrupt):
-        ask_gate(released, challenger, champion)
-    assert "never judged" in stale(released.release("2"), champion)
+        run_gate(released, challenger, champion)
+    assert "never judged" in staleness_reason(released.release("2"), champion)

@@ -6,9 +6,9 @@ import pytest
 
 from tests.training_fixtures import THIRD_PARTY_WARNINGS, small_settings
 from training.registry.recipe import recipe_key
-from training.registry.record import publish
+from training.registry.record import record_release
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry
-from training.settings import load_settings
+from training.settings.load import load_settings
 
 pytestmark = THIRD_PARTY_WARNINGS
 PLOTS = {
@@ -76,7 +76,7 @@ def test_settings_data_and_environment_are_recorded(runs, small_training):
     for run in runs.values():
         dataset = run.inputs.dataset_inputs[0].dataset
         assert dataset.digest == small_training.data.fingerprint[:16]
-        assert json.loads(dataset.profile)["test"]["frauds"] == int(small_training.test.rows.label.sum())
+        assert json.loads(dataset.profile)["test"]["frauds"] == int(small_training.test.truth.label.sum())
 
 
 def test_plots_card_and_settings_are_artefacts(runs):
@@ -144,9 +144,9 @@ def test_failed_publication_ends_its_runs_and_makes_no_release(registry, small_t
 
     monkeypatch.setattr(module, "_draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        publish(registry, small_training, "tests")
+        record_release(registry, small_training, "tests")
     assert registry.releases() == []
     experiments = [registry.client.get_experiment_by_name(name).experiment_id for name in PLOTS]
     assert {run.info.status for run in registry.client.search_runs(experiments)} == {"KILLED"}
     monkeypatch.undo()
-    assert publish(registry, small_training, "tests")[0].number == "1"
+    assert record_release(registry, small_training, "tests")[0].number == "1"

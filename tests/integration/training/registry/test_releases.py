@@ -26,7 +26,7 @@ def test_empty_registry_has_no_champion(registry):
 def test_promotion_moves_everything_and_rollback_moves_it_back(released):
     copy_release(released, 2)
     first, second, third = released.releases()
-    released.challenge(first)
+    released.set_challenger(first)
     assert list(released._aliases(RELEASE)) == [CHALLENGER]
     for release in (first, second, third):
         released.promote(release)

@@ -9,7 +9,7 @@ from tests.training_fixtures import THIRD_PARTY_WARNINGS
 from training.errors import BadFileError, UsageError
 from training.registry.releases import Registry
 from training.scoring import scorer as score
-from training.scoring.scorer import Scorer, score_file
+from training.scoring.scorer import ReleaseScorer, score_file
 
 pytestmark = THIRD_PARTY_WARNINGS
 COLUMNS = ["transaction_id", "neural_net_score", "xgboost_score", "fraud_probability", "decision"]
@@ -18,7 +18,7 @@ COLUMNS = ["transaction_id", "neural_net_score", "xgboost_score", "fraud_probabi
 @pytest.fixture(scope="module")
 def scorer(published, tmp_path_factory):
     registry = Registry(f"sqlite:///{published}/mlflow.db")
-    return Scorer(registry.fetch(registry.release("1"), tmp_path_factory.mktemp("scorer")), threads=1)
+    return ReleaseScorer(registry.fetch(registry.release("1"), tmp_path_factory.mktemp("scorer")), threads=1)
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_scores_what_training_scored(scorer, small_training):
     network, trees = small_training.fitted.scores(features)
     assert np.abs(scored.neural_net - network).max() <= 1e-6
     assert np.abs(scored.xgboost - trees).max() <= 1e-6
-    assert scored.probability == pytest.approx(small_training.judged["pair"].score, abs=1e-5)
-    assert ((scored.decision != "approve") == small_training.judged["pair"].alarm).all()
+    assert scored.probability == pytest.approx(small_training.outputs["pair"].score, abs=1e-5)
+    assert ((scored.decision != "approve") == small_training.outputs["pair"].alarm).all()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -61,7 +61,7 @@ def test_pieces_on_several_threads_come_back_in_order(
     features = few_transactions.features[:1000].astype(np.float32)
     one_by_one = [scorer.score(features[i : i + 1]) for i in range(0, 1000, 50)]
     monkeypatch.setattr(score, "PIECE_ROWS", 7)
-    both = Scorer(registry.fetch(registry.release("1"), tmp_path), threads=2).score(features)
+    both = ReleaseScorer(registry.fetch(registry.release("1"), tmp_path), threads=2).score(features)
     for name in ("neural_net", "xgboost", "probability"):
         expected = np.concatenate([getattr(one, name) for one in one_by_one])
         assert getattr(both, name)[::50] == pytest.approx(expected, abs=1e-6)

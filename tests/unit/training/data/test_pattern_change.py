@@ -7,7 +7,7 @@ import pytest
 from training.data.pattern_change import COMPONENTS, PatternChange, change_pattern
 from training.data.simulate import simulate, simulate_file
 from training.errors import UsageError
-from training.settings import SimulateSettings
+from training.settings.sections import SimulateSettings
 
 CHANGE = PatternChange(at=0.5, fraud_share=0.7, feature="V14", shift=0.5)
 

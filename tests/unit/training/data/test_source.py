@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from tests.training_fixtures import silent, small_settings
-from training.data.source import read_data, split_as, split_by_protocol, weighted, write_held_out
+from training.data.source import apply_genuine_weight, read_data, write_held_out
+from training.data.split import split_as, split_by_protocol, split_key
 from training.data.transactions import load_transactions
 from training.errors import SettingsError, UsageError
-from training.registry.recipe import recipe_key, split_key
+from training.registry.recipe import recipe_key
 
 
 @pytest.fixture
@@ -35,9 +36,9 @@ def test_known_sample_is_recognised_by_its_content(sample):
 
 
 def test_own_weights_are_not_overridden(few_transactions):
-    assert weighted(few_transactions, 1.0) is few_transactions
+    assert apply_genuine_weight(few_transactions, 1.0) is few_transactions
     with pytest.raises(SettingsError, match="sample_weight of its own"):
-        weighted(few_transactions, 2.0)
+        apply_genuine_weight(few_transactions, 2.0)
 
 
 @pytest.mark.parametrize("protocol", ["random", "temporal"])

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from tests.factories import make_frame
-from training.data.transactions import Split, Transactions, from_frame, split_random, split_temporal
+from training.data.split import Split, split_random, split_temporal
+from training.data.transactions import Transactions, from_frame
 from training.errors import DataError
 
 PARTS = ("train", "validation", "test")

@@ -1,32 +1,33 @@
 import numpy as np
 import pytest
 
+from training.data.labelled import GroundTruth
 from training.evaluation.decision import Calibration, Costs, Thresholds, choose_thresholds, fit_calibration
-from training.evaluation.metrics import Rows, sigmoid
+from training.evaluation.log_odds import sigmoid
 
 
 def two_scores(seed=0, rows=4000, prevalence=0.03):
     rng = np.random.default_rng(seed)
     label = (rng.random(rows) < prevalence).astype(np.int8)
     scores = [sigmoid(rng.normal(-4, 1.5, rows) + label * rng.gamma(4, 1.3, rows)) for _ in range(2)]
-    known = Rows(label, np.where(label == 1, 1.0, 5.0), rng.lognormal(3.5, 1.2, rows))
+    known = GroundTruth(label, np.where(label == 1, 1.0, 5.0), rng.lognormal(3.5, 1.2, rows))
     return *(score.astype(np.float32) for score in scores), known
 
 
 def test_probability_is_calibrated_at_the_weighted_prevalence():
-    network, trees, rows = two_scores(rows=60_000)
-    calibration = fit_calibration(network, trees, rows)
+    network, trees, truth = two_scores(rows=60_000)
+    calibration = fit_calibration(network, trees, truth)
     probability = calibration.probability(network, trees)
-    assert np.average(probability, weights=rows.weight) == pytest.approx(
-        np.average(rows.label, weights=rows.weight), rel=0.02
+    assert np.average(probability, weights=truth.weight) == pytest.approx(
+        np.average(truth.label, weights=truth.weight), rel=0.02
     )
     assert calibration.neural_net > 0.1
     assert calibration.xgboost > 0.1
 
 
 def test_a_harmful_score_gets_no_weight_rather_than_a_negative_one():
-    network, trees, rows = two_scores()
-    calibration = fit_calibration(network, 1 - trees, rows)
+    network, trees, truth = two_scores()
+    calibration = fit_calibration(network, 1 - trees, truth)
     assert calibration.xgboost == 0.0
     assert calibration.neural_net > 0
 
@@ -53,32 +54,32 @@ def test_decision_rule():
     assert decide(network, trees).tolist() == ["approve", "review", "review", "decline"]
 
 
-def cost_of(thresholds, network, trees, rows, review_cost):
+def cost_of(thresholds, network, trees, truth, review_cost):
     alarm = thresholds.decide(network, trees) != "approve"
-    missed = (rows.label == 1) & ~alarm
-    return (rows.weight * missed * rows.amount).sum() + review_cost * rows.weight[alarm].sum()
+    missed = (truth.label == 1) & ~alarm
+    return (truth.weight * missed * truth.amount).sum() + review_cost * truth.weight[alarm].sum()
 
 
 def test_cheapest_thresholds_are_those_of_a_search_over_all_pairs():
-    network, trees, rows = two_scores(rows=400, prevalence=0.05)
-    chosen = choose_thresholds(network, trees, rows, Costs(1.0, 0.0, 0.0))
+    network, trees, truth = two_scores(rows=400, prevalence=0.05)
+    chosen = choose_thresholds(network, trees, truth, Costs(1.0, 0.0, 0.0))
     least = min(
-        cost_of(Thresholds(a, b), network, trees, rows, 1.0)
+        cost_of(Thresholds(a, b), network, trees, truth, 1.0)
         for a in [*np.unique(network).tolist(), 2.0]
         for b in [*np.unique(trees).tolist(), 2.0]
     )
-    assert cost_of(chosen, network, trees, rows, 1.0) == pytest.approx(least)
+    assert cost_of(chosen, network, trees, truth, 1.0) == pytest.approx(least)
 
 
 def test_slack_buys_recall_within_its_bound():
-    network, trees, rows = two_scores(rows=3000)
-    fraud = rows.label == 1
-    at_risk = (rows.weight * fraud * rows.amount).sum()
+    network, trees, truth = two_scores(rows=3000)
+    fraud = truth.label == 1
+    at_risk = (truth.weight * fraud * truth.amount).sum()
     found = []
     for slack in (0.0, 0.05, 0.3):
-        chosen = choose_thresholds(network, trees, rows, Costs(1.0, 0.0, slack))
+        chosen = choose_thresholds(network, trees, truth, Costs(1.0, 0.0, slack))
         caught = (chosen.decide(network, trees)[fraud] != "approve").sum()
-        found.append((caught, cost_of(chosen, network, trees, rows, 1.0)))
+        found.append((caught, cost_of(chosen, network, trees, truth, 1.0)))
     assert found[0][0] <= found[1][0] <= found[2][0]
     assert found[0][0] < found[2][0]
     assert found[1][1] <= found[0][1] + 0.05 * at_risk
@@ -86,17 +87,17 @@ def test_slack_buys_recall_within_its_bound():
 
 @pytest.mark.parametrize("least", [0.3, 0.7, 0.95])
 def test_alarms_are_precise_enough(least):
-    network, trees, rows = two_scores()
-    chosen = choose_thresholds(network, trees, rows, Costs(1.0, least, 1.0))
+    network, trees, truth = two_scores()
+    chosen = choose_thresholds(network, trees, truth, Costs(1.0, least, 1.0))
     alarm = chosen.decide(network, trees) != "approve"
-    assert rows.weight[alarm & (rows.label == 1)].sum() / rows.weight[alarm].sum() >= least
+    assert truth.weight[alarm & (truth.label == 1)].sum() / truth.weight[alarm].sum() >= least
 
 
 def test_scores_without_information_still_give_thresholds():
     rng = np.random.default_rng(0)
-    _, _, rows = two_scores(rows=300)
+    _, _, truth = two_scores(rows=300)
     noise = rng.random((2, 300)).astype(np.float32)
-    chosen = choose_thresholds(*noise, rows, Costs(1.0, 0.99, 0.0))
+    chosen = choose_thresholds(*noise, truth, Costs(1.0, 0.99, 0.0))
     assert 0 <= chosen.neural_net <= 1
     assert 0 <= chosen.xgboost <= 1
 
@@ -108,8 +109,8 @@ def test_one_false_alarm_does_not_silence_a_model_that_confirms_many_frauds(genu
     trees = np.where(label == 1, 0.9, 0.1).astype(np.float32)
     network = np.concatenate([np.linspace(0.5, 0.9, 20), np.full(genuine, 0.95), np.full(500 - genuine, 0.1)])
     network = network.astype(np.float32)
-    rows = Rows(label, np.ones(520), np.full(520, 100.0))
-    chosen = choose_thresholds(network, trees, rows, Costs(1.0, 0.3, 0.05))
+    truth = GroundTruth(label, np.ones(520), np.full(520, 100.0))
+    chosen = choose_thresholds(network, trees, truth, Costs(1.0, 0.3, 0.05))
     decision = chosen.decide(network, trees)
     assert (decision[label == 1] != "approve").all()
     assert (decision == "decline").sum() == declined

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from training.data.labelled import GroundTruth
 from training.evaluation.metrics import (
     Criteria,
-    Judged,
-    Meter,
-    Rows,
+    MetricCalculator,
+    ModelOutput,
     at_best_f1,
     evaluate,
     measure,
@@ -20,72 +20,76 @@ def some_rows(seed=0, rows=2000, digits=2):
     rng = np.random.default_rng(seed)
     label = (rng.random(rows) < 0.05).astype(np.int8)
     score = np.clip(rng.beta(1, 12, rows) + label * rng.random(rows) * 0.5, 0, 1).round(digits)
-    known = Rows(label, rng.uniform(0.5, 3.0, rows), rng.lognormal(3, 1, rows))
-    return Judged(score, score >= 0.25), known
+    known = GroundTruth(label, rng.uniform(0.5, 3.0, rows), rng.lognormal(3, 1, rows))
+    return ModelOutput(score, score >= 0.25), known
 
 
 @pytest.mark.parametrize("digits", [1, 2, 9])  # with many, some and no ties
 def test_agrees_with_scikit_learn(digits):
-    judged, rows = some_rows(digits=digits)
-    found = measure(judged, rows, CRITERIA)
-    weights = {"sample_weight": rows.weight}
-    assert found["auc"] == pytest.approx(metrics.roc_auc_score(rows.label, judged.score, **weights))
+    output, truth = some_rows(digits=digits)
+    found = measure(output, truth, CRITERIA)
+    weights = {"sample_weight": truth.weight}
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(truth.label, output.score, **weights))
     assert found["average_precision"] == pytest.approx(
-        metrics.average_precision_score(rows.label, judged.score, **weights)
+        metrics.average_precision_score(truth.label, output.score, **weights)
     )
-    assert found["brier"] == pytest.approx(metrics.brier_score_loss(rows.label, judged.score, **weights))
+    assert found["brier"] == pytest.approx(metrics.brier_score_loss(truth.label, output.score, **weights))
     for name, reference in (
         ("precision", metrics.precision_score),
         ("recall", metrics.recall_score),
         ("f1", metrics.f1_score),
     ):
-        assert found[name] == pytest.approx(reference(rows.label, judged.alarm, **weights))
+        assert found[name] == pytest.approx(reference(truth.label, output.alarm, **weights))
 
 
 def test_a_weight_is_worth_as_many_rows():
-    judged, rows = some_rows()
-    times = np.random.default_rng(1).integers(1, 4, len(rows.label))
-    repeated = Rows(*(np.repeat(part, times) for part in (rows.label, np.ones(len(times)), rows.amount)))
-    weighted = Rows(rows.label, times.astype(float), rows.amount)
-    one = measure(Judged(np.repeat(judged.score, times), np.repeat(judged.alarm, times)), repeated, CRITERIA)
-    other = measure(judged, weighted, CRITERIA)
+    output, truth = some_rows()
+    times = np.random.default_rng(1).integers(1, 4, len(truth.label))
+    repeated = GroundTruth(
+        *(np.repeat(part, times) for part in (truth.label, np.ones(len(times)), truth.amount))
+    )
+    weighted = GroundTruth(truth.label, times.astype(float), truth.amount)
+    one = measure(
+        ModelOutput(np.repeat(output.score, times), np.repeat(output.alarm, times)), repeated, CRITERIA
+    )
+    other = measure(output, weighted, CRITERIA)
     for name in set(one) - {"calibration_error"}:  # its bins follow the rows
         assert one[name] == pytest.approx(other[name]), name
 
 
 def test_resampled_weights_give_what_scikit_learn_gives():
-    judged, rows = some_rows(rows=5000, digits=4)
-    weights = next(stratified_resamples(rows, 3, seed=1))
-    found = Meter(judged, rows, CRITERIA)(weights)
+    output, truth = some_rows(rows=5000, digits=4)
+    weights = next(stratified_resamples(truth, 3, seed=1))
+    found = MetricCalculator(output, truth, CRITERIA)(weights)
     for i, weight in enumerate(weights):
         assert found["average_precision"][i] == pytest.approx(
-            metrics.average_precision_score(rows.label, judged.score, sample_weight=weight)
+            metrics.average_precision_score(truth.label, output.score, sample_weight=weight)
         )
         assert found["auc"][i] == pytest.approx(
-            metrics.roc_auc_score(rows.label, judged.score, sample_weight=weight)
+            metrics.roc_auc_score(truth.label, output.score, sample_weight=weight)
         )
-        top = np.argsort(-judged.score, kind="stable")
+        top = np.argsort(-output.score, kind="stable")
         passed = weight[top].cumsum() <= 0.05 * weight.sum()
-        caught = (weight * rows.label)[top][passed].sum() / (weight * rows.label).sum()
+        caught = (weight * truth.label)[top][passed].sum() / (weight * truth.label).sum()
         assert found["recall_at_alarm_rate_0.05"][i] == pytest.approx(caught, abs=0.02)
 
 
 def test_resamples_keep_each_class_and_repeat_with_the_seed():
-    _, rows = some_rows()
-    rows = Rows(rows.label, np.ones(len(rows.label)), rows.amount)
-    first, second = (np.concatenate(list(stratified_resamples(rows, 20, seed))) for seed in (3, 3))
+    _, truth = some_rows()
+    truth = GroundTruth(truth.label, np.ones(len(truth.label)), truth.amount)
+    first, second = (np.concatenate(list(stratified_resamples(truth, 20, seed))) for seed in (3, 3))
     assert (first == second).all()
-    assert first.shape == (20, len(rows.label))
-    assert (first @ rows.label == rows.label.sum()).all()
-    assert (first.sum(1) == len(rows.label)).all()
+    assert first.shape == (20, len(truth.label))
+    assert (first @ truth.label == truth.label.sum()).all()
+    assert (first.sum(1) == len(truth.label)).all()
 
 
 def test_costs_are_amounts_missed_and_reviews():
-    rows = Rows(
+    truth = GroundTruth(
         np.array([1, 1, 0, 0], np.int8), np.array([1.0, 1.0, 10.0, 10.0]), np.array([100.0, 50.0, 5, 5])
     )
-    judged = Judged(np.array([0.9, 0.1, 0.8, 0.0]), np.array([True, False, True, False]))
-    found = measure(judged, rows, Criteria(review_cost=2.0))
+    output = ModelOutput(np.array([0.9, 0.1, 0.8, 0.0]), np.array([True, False, True, False]))
+    found = measure(output, truth, Criteria(review_cost=2.0))
     assert found["cost_saved"] == pytest.approx((150 - 50 - 2 * 11) / 150)
     assert found["alarm_rate"] == pytest.approx(11 / 22)
 
@@ -93,8 +97,10 @@ def test_costs_are_amounts_missed_and_reviews():
 def test_intervals_hold_the_value_and_shrink_with_more_rows():
     widths = []
     for count in (1000, 16_000):
-        judged, rows = some_rows(rows=count)
-        figures = evaluate({"model": judged}, rows, CRITERIA, resamples=200, confidence=0.95, seed=0)["model"]
+        output, truth = some_rows(rows=count)
+        figures = evaluate({"model": output}, truth, CRITERIA, resamples=200, confidence=0.95, seed=0)[
+            "model"
+        ]
         for name in ("auc", "average_precision", "precision", "recall", "cost_saved"):
             assert figures[name].low <= figures[name].value <= figures[name].high, name
         widths.append(figures["average_precision"].high - figures["average_precision"].low)
@@ -105,9 +111,9 @@ def test_calibrated_scores_have_no_calibration_error():
     rng = np.random.default_rng(0)
     score = rng.beta(0.5, 10, 200_000)
     label = (rng.random(len(score)) < score).astype(np.int8)
-    rows = Rows(label, np.ones(len(label)), np.ones(len(label)))
-    assert measure(Judged(score, score > 0.5), rows, CRITERIA)["calibration_error"] < 0.002
-    assert measure(Judged(np.sqrt(score), score > 0.5), rows, CRITERIA)["calibration_error"] > 0.1
+    truth = GroundTruth(label, np.ones(len(label)), np.ones(len(label)))
+    assert measure(ModelOutput(score, score > 0.5), truth, CRITERIA)["calibration_error"] < 0.002
+    assert measure(ModelOutput(np.sqrt(score), score > 0.5), truth, CRITERIA)["calibration_error"] > 0.1
 
 
 def test_best_f1_is_that_of_a_search_over_all_thresholds():

@@ -4,18 +4,25 @@ import torch
 import xgboost
 
 from tests.training_fixtures import silent, small_settings
-from training.data.source import split_by_protocol
+from training.data.labelled import labelled_rows
+from training.data.split import split_by_protocol
 from training.evaluation.metrics import at_best_f1
-from training.models.network_fit import _Batch, _Loop, fit_network, network_scores, refit_network
+from training.models.network_fit import (
+    _MemberTrainer,
+    _SampledTensors,
+    fit_network,
+    network_scores,
+    refit_network,
+)
 from training.models.sampling import prior_shift, undersample
-from training.models.training import part, train
+from training.models.training import train
 from training.models.trees import correct_trees, fit_trees, refit_trees, tree_scores
 
 
 @pytest.fixture(scope="module")
 def parts(few_transactions):
     split = split_by_protocol(few_transactions, small_settings())
-    return part(few_transactions, split.train), part(few_transactions, split.validation)
+    return labelled_rows(few_transactions, split.train), labelled_rows(few_transactions, split.validation)
 
 
 def fit(parts, seed=0, **network):
@@ -55,7 +62,7 @@ def test_learning_rate_falls_when_validation_stalls(parts):
 
 def loop_of(parts, **network):
     settings = small_settings(network={**small_settings().network.model_dump(), **network}).network
-    return _Loop(_Batch.of(parts[0], settings, 0, torch.device("cpu")), settings, 0)
+    return _MemberTrainer(_SampledTensors.of(parts[0], settings, 0, torch.device("cpu")), settings, 0)
 
 
 def weights_after(parts, steps, averaging):
@@ -104,8 +111,8 @@ def test_scores_are_at_the_prevalence_of_the_stream(parts):
     """Undersampling and class weights raise every score; the prior correction brings them back down."""
     fitted = fit(parts, epochs=6, genuine_per_fraud=2.0, positive_weight=5.0)
     scores = network_scores(fitted.module, parts[1].features)
-    mean = np.average(scores, weights=parts[1].rows.weight)
-    prevalence = np.average(parts[1].rows.label, weights=parts[1].rows.weight)
+    mean = np.average(scores, weights=parts[1].truth.weight)
+    prevalence = np.average(parts[1].truth.label, weights=parts[1].truth.weight)
     assert prevalence / 4 < mean < prevalence * 4
 
 
@@ -126,8 +133,8 @@ def test_trees_are_watched_like_the_network(parts):
     names = {"loss", "auc", "average_precision", "f1", "precision", "recall"}
     assert {f"{part}_{name}" for part in ("train", "validation") for name in names} == set(fitted.history[0])
     score = tree_scores(fitted.booster, parts[1].features).astype(np.float64)
-    rows, last = parts[1].rows, fitted.history[-1]
-    figures = at_best_f1(score, rows.label == 1, rows.weight)
+    truth, last = parts[1].truth, fitted.history[-1]
+    figures = at_best_f1(score, truth.label == 1, truth.weight)
     for name in ("precision", "recall", "f1"):
         assert last[f"validation_{name}"] == pytest.approx(figures[name], rel=1e-3)
     assert 0 < figures["recall"] < 1
@@ -143,9 +150,9 @@ def test_trees_side_by_side_count_as_trees(parts):
 
 def test_corrected_trees_are_the_same_trees_with_a_constant_added(parts):
     settings = small_settings().xgboost
-    rows = parts[0].rows
-    sample = undersample(rows.label, rows.weight, 0.0, np.random.default_rng(0))
-    matrix = xgboost.DMatrix(parts[0].features, rows.label)
+    truth = parts[0].truth
+    sample = undersample(truth.label, truth.weight, 0.0, np.random.default_rng(0))
+    matrix = xgboost.DMatrix(parts[0].features, truth.label)
     plain = xgboost.train({"objective": "binary:logistic", "max_depth": 3}, matrix, num_boost_round=5)
     corrected = correct_trees(plain, sample, settings)
     moved = corrected.predict(matrix, output_margin=True) - plain.predict(matrix, output_margin=True)
@@ -171,7 +178,7 @@ def test_labels_of_the_test_part_change_nothing_that_is_fitted(few_transactions,
 
 def test_refit_repeats_the_learning_rates_and_keeps_the_trees(few_transactions, parts):
     settings = small_settings()
-    everything = part(few_transactions, np.arange(len(few_transactions)))
+    everything = labelled_rows(few_transactions, np.arange(len(few_transactions)))
     network = fit(parts, epochs=6)
     again = refit_network(everything, network, settings.network, seed=0, device=torch.device("cpu"))
     assert len(network.schedules[0]) == network.best_epoch + 1

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.evaluation.metrics import logit, sigmoid
+from training.evaluation.log_odds import logit, sigmoid
 from training.models.sampling import correct_prior, prior_shift, undersample
 
 

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from tests.training_fixtures import small_settings
 from training.__main__ import app
-from training.evaluation.metrics import Figure
+from training.evaluation.metrics import Estimate
 from training.reporting.model_card import model_card
 
 PART = {"rows": 100, "transactions": 1510.4, "frauds": 10, "prevalence": 0.0066}
@@ -23,7 +23,9 @@ DOCUMENT = {
     "thresholds": {"neural_net": 0.5, "xgboost": 0.25},
     "calibration": {"intercept": 0.1, "coefficients": {"neural_net": 0.2, "xgboost": 0.3}},
 }
-FIGURES = {model: {"average_precision": Figure(0.8, 0.7, 0.9)} for model in ("neural_net", "xgboost", "pair")}
+FIGURES = {
+    model: {"average_precision": Estimate(0.8, 0.7, 0.9)} for model in ("neural_net", "xgboost", "pair")
+}
 
 
 def card(**changes):

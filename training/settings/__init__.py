@@ -1,0 +1,1 @@
+"""What every command may be told: a typed view of ``configs/training.yaml``."""

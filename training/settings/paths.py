@@ -1,0 +1,20 @@
+"""Paths that a command cannot do without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.errors import UsageError
+
+
+def require_path(path: Path | None, flag: str) -> Path:
+    """Return the path of a file that a command cannot do without.
+
+    Raises
+    ------
+    UsageError
+        If neither flag, variable nor file names it.
+    """
+    if path is None:
+        raise UsageError(f"{flag} is missing: name a CSV or parquet file")
+    return path
