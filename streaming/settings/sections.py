@@ -59,12 +59,19 @@ class KafkaSettings(Section):
 
 
 class TopicSettings(Section):
-    """The three topics; those that are missing are created at the start."""
+    """The topics; those that a command needs and are missing are created at the start."""
 
     input: TopicName = Field("transactions", description="topic with the transactions")
     output: TopicName = Field("decisions", description="topic for the decisions")
     dead_letter: TopicName = Field(
         "transactions.dead-letter", description="topic for transactions that cannot be decided"
+    )
+    labels: TopicName = Field("labels", description="topic with the labels")
+    labels_dead_letter: TopicName = Field(
+        "labels.dead-letter", description="topic for labels that cannot be read"
+    )
+    shadow_decisions: TopicName = Field(
+        "decisions.shadow", description="topic with the decisions of the challenger, where one runs in shadow"
     )
     create_missing: bool = Field(True, description="create topics that are missing; else stop with an error")
     partitions: int = Field(
@@ -91,6 +98,8 @@ class TopicSettings(Section):
     def _names_differ(self) -> "TopicSettings":
         if len({self.input, self.output, self.dead_letter}) < 3:
             raise ValueError("topics.input, topics.output and topics.dead_letter must differ")
+        if len({self.input, self.labels, self.labels_dead_letter}) < 3:
+            raise ValueError("topics.input, topics.labels and topics.labels_dead_letter must differ")
         return self
 
 
