@@ -1,4 +1,4 @@
-"""The command line: builds everything, then runs it."""
+"""The command line: reads flags and settings, then runs a command."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from streaming.errors import StreamingError
 from streaming.observability import logging as logs
-from streaming.settings.load import load_settings
+from streaming.settings.load import Settings, load_settings
 from streaming.settings.sections import (
     BackfillSettings,
     BridgeSettings,
@@ -22,21 +22,38 @@ from streaming.settings.sections import (
 
 app = typer.Typer(
     name="streaming",
-    help=__doc__.split(":", maxsplit=1)[0] if __doc__ else None,
+    help="Score card transactions from Kafka.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
-def _option(section: type[Any], field: str, *names: str, about: str = "") -> Any:  # noqa: ANN401  # typer has no type for it
+def _option(section: type[Any], field: str, *names: str, description: str = "") -> Any:  # noqa: ANN401  # typer has no type for it
     """Make an option whose help and default come from the settings, so both are said once."""
     info = section.model_fields[field]
-    text = (about or info.description or "").replace("; null: ", "; default: ")
+    text = (description or info.description or "").replace("; null: ", "; default: ")
     if "default:" not in text:
         default = ("no", "yes")[info.default] if isinstance(info.default, bool) else info.default
-        text += f" (default: {default})"
+        text = f"{text.removesuffix('.')} (default: {default})."
     return typer.Option(*names, help=text, show_default=False)
+
+
+def _configure(flags: dict[str, tuple[str, Any]]) -> Settings:
+    """Load the settings under a command's flags, and set the logs up as they say.
+
+    Parameters
+    ----------
+    flags : dict of str to (str, object)
+        Flag to the setting that it stands for and its value; None where it was not given.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for path, value in flags.values():
+        section, key = path.split(".")
+        values.setdefault(section, {})[key] = value
+    settings = load_settings(values, {path: flag for flag, (path, _) in flags.items()})
+    logs.configure(settings.log)
+    return settings
 
 
 Servers = Annotated[str | None, _option(KafkaSettings, "bootstrap_servers", "--bootstrap-servers")]
@@ -60,17 +77,17 @@ def bridge(  # noqa: PLR0913, PLR0917  # one parameter per flag
     """Decide every transaction of a topic exactly once, until stopped."""
     from streaming.commands.bridge import run_bridge  # --help must not wait for Kafka
 
-    settings = load_settings(
-        {
-            "kafka": {"bootstrap_servers": bootstrap_servers},
-            "service": {"classify_url": classify_url},
-            "topics": {"input": input_topic, "output": output_topic, "dead_letter": dead_letter_topic},
-            "bridge": {"group": group, "instance_id": instance_id},
-            "metrics": {"port": metrics_port},
-        }
-    )
-    logs.configure(settings.log)
-    run_bridge(settings)
+    flags = {
+        "--bootstrap-servers": ("kafka.bootstrap_servers", bootstrap_servers),
+        "--classify-url": ("service.classify_url", classify_url),
+        "--input-topic": ("topics.input", input_topic),
+        "--output-topic": ("topics.output", output_topic),
+        "--dead-letter-topic": ("topics.dead_letter", dead_letter_topic),
+        "--group": ("bridge.group", group),
+        "--instance-id": ("bridge.instance_id", instance_id),
+        "--metrics-port": ("metrics.port", metrics_port),
+    }
+    run_bridge(_configure(flags))
 
 
 @app.command()
@@ -85,15 +102,15 @@ def replay(
     """Send the transactions of a file to a topic."""
     from streaming.commands.replay import run_replay
 
-    settings = load_settings(
-        {
-            "kafka": {"bootstrap_servers": bootstrap_servers},
-            "topics": {"input": topic},
-            "replay": {"data": data, "rate": rate, "limit": limit, "loop": loop},
-        }
-    )
-    logs.configure(settings.log)
-    run_replay(settings)
+    flags = {
+        "--bootstrap-servers": ("kafka.bootstrap_servers", bootstrap_servers),
+        "--topic": ("topics.input", topic),
+        "--data": ("replay.data", data),
+        "--rate": ("replay.rate", rate),
+        "--limit": ("replay.limit", limit),
+        "--loop": ("replay.loop", loop),
+    }
+    run_replay(_configure(flags))
 
 
 @app.command()
@@ -108,16 +125,15 @@ def redrive(
     """Send dead letters back to their topic, each once."""
     from streaming.commands.redrive import run_redrive
 
-    settings = load_settings(
-        {
-            "kafka": {"bootstrap_servers": bootstrap_servers},
-            "topics": {"input": topic, "dead_letter": dead_letter_topic},
-            "bridge": {"group": group},
-            "redrive": {"reason": reason, "dry_run": dry_run},
-        }
-    )
-    logs.configure(settings.log)
-    run_redrive(settings)
+    flags = {
+        "--bootstrap-servers": ("kafka.bootstrap_servers", bootstrap_servers),
+        "--topic": ("topics.input", topic),
+        "--dead-letter-topic": ("topics.dead_letter", dead_letter_topic),
+        "--group": ("bridge.group", group),
+        "--reason": ("redrive.reason", reason),
+        "--dry-run": ("redrive.dry_run", dry_run),
+    }
+    run_redrive(_configure(flags))
 
 
 @app.command()
@@ -130,23 +146,24 @@ def backfill(  # noqa: PLR0913, PLR0917  # one parameter per flag
     input_topic: Input = None,
     compare_topic: Annotated[
         str | None,
-        _option(TopicSettings, "output", "--compare-topic", about="topic with the earlier decisions"),
+        _option(TopicSettings, "output", "--compare-topic", description="topic with the earlier decisions"),
     ] = None,
     report: Annotated[Path | None, _option(BackfillSettings, "report", "--report")] = None,
 ) -> None:
     """Decide a range of transactions again, to another topic, and tell which decisions changed."""
     from streaming.commands.backfill import run_backfill
 
-    settings = load_settings(
-        {
-            "kafka": {"bootstrap_servers": bootstrap_servers},
-            "service": {"classify_url": classify_url},
-            "topics": {"input": input_topic, "output": compare_topic},
-            "backfill": {"output_topic": output_topic, "begin": begin, "end": end, "report": report},
-        }
-    )
-    logs.configure(settings.log)
-    run_backfill(settings)
+    flags = {
+        "--bootstrap-servers": ("kafka.bootstrap_servers", bootstrap_servers),
+        "--classify-url": ("service.classify_url", classify_url),
+        "--input-topic": ("topics.input", input_topic),
+        "--compare-topic": ("topics.output", compare_topic),
+        "--output-topic": ("backfill.output_topic", output_topic),
+        "--from": ("backfill.begin", begin),
+        "--to": ("backfill.end", end),
+        "--report": ("backfill.report", report),
+    }
+    run_backfill(_configure(flags))
 
 
 def main() -> NoReturn:

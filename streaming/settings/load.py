@@ -1,4 +1,4 @@
-"""Typed, frozen view of ``configs/streaming.yaml``; a variable overrides the file, a flag both."""
+"""Loads ``configs/streaming.yaml``: a flag overrides a variable, and a variable overrides the file."""
 
 import os
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ import yaml
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    YamlConfigSettingsSource,
 )
 from pydantic_settings import (
     SettingsError as SourceError,
@@ -33,6 +33,9 @@ from streaming.settings.sections import (
 PREFIX = "STREAMING__"
 DEFAULT_FILE = Path(__file__).parents[2] / "configs" / "streaming.yaml"
 
+Values = dict[str, Any]
+"""Sections, each with its settings, as a source gives them."""
+
 
 class Settings(BaseSettings):
     """All settings of the package.
@@ -41,7 +44,12 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        case_sensitive=False,
     )
 
     kafka: KafkaSettings = KafkaSettings()
@@ -63,41 +71,21 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: flags, variables, the usual Kafka variable, the file."""
-        usual = _UsualVariables(settings_cls)
-        return init_settings, env_settings, usual, YamlConfigSettingsSource(settings_cls, _settings_file())
+        """Take what `load_settings` has merged, and nothing else: it knows where each value came from."""
+        return (init_settings,)
 
 
-class _UsualVariables(PydanticBaseSettingsSource):
-    """``KAFKA_BOOTSTRAP_SERVERS``, which other Kafka tools read too."""
-
-    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        servers = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
-        return {"kafka": {"bootstrap_servers": servers}} if servers else {}
-
-
-def _settings_file() -> Path:
-    chosen = os.environ.get(f"{PREFIX}CONFIG")
-    return Path(chosen) if chosen else DEFAULT_FILE
-
-
-def _refuse_unknown_variables() -> None:
-    known = {*Settings.model_fields, "config"}
-    for name in os.environ:
-        if name.upper().startswith(PREFIX) and name[len(PREFIX) :].split("__")[0].lower() not in known:
-            raise SettingsError(f"{name} is no setting; `python -m streaming --help` tells which there are.")
-
-
-def load_settings(flags: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+def load_settings(
+    flags: Mapping[str, Mapping[str, Any]] | None = None, flag_names: Mapping[str, str] | None = None
+) -> Settings:
     """Read flags, variables and the file.
 
     Parameters
     ----------
     flags : mapping, optional
         Section to setting to value, as given on the command line; `None` values are left out.
+    flag_names : mapping, optional
+        Setting, such as ``"topics.input"``, to the flag that sets it, for messages.
 
     Returns
     -------
@@ -108,34 +96,94 @@ def load_settings(flags: Mapping[str, Mapping[str, Any]] | None = None) -> Setti
     SettingsError
         For an unknown key, a value out of range or a file that cannot be read.
     """
+    file = _settings_file()
+    usual = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    sources: list[tuple[str, Values]] = [
+        ("flag", _given(flags or {})),
+        (f"variable {PREFIX}", _read_variables()),
+        ("variable KAFKA_BOOTSTRAP_SERVERS", {"kafka": {"bootstrap_servers": usual}} if usual else {}),
+        (f"file {file}", _read_file(file)),
+    ]
+    merged: Values = {}
+    for _, values in reversed(sources):
+        _merge(merged, values)
+    try:
+        return Settings(**merged)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, sources, flag_names or {})) from error
+
+
+def _given(flags: Mapping[str, Mapping[str, Any]]) -> Values:
     given = {
         section: {key: value for key, value in values.items() if value is not None}
-        for section, values in (flags or {}).items()
+        for section, values in flags.items()
     }
-    given = {section: values for section, values in given.items() if values}
-    _refuse_unknown_variables()
-    if not _settings_file().is_file() and os.environ.get(f"{PREFIX}CONFIG"):
-        raise SettingsError(f"{PREFIX}CONFIG names {_settings_file()}, which does not exist.")
+    return {section: values for section, values in given.items() if values}
+
+
+def _read_variables() -> Values:
+    known = {*Settings.model_fields, "config"}
+    for name, value in os.environ.items():
+        parts = name.removeprefix(PREFIX).split("__")
+        if value and name.upper().startswith(PREFIX) and parts[0].lower() not in known:
+            raise SettingsError(f"Wrong settings: {name} (variable {name}): is no setting.")
     try:
-        return Settings(**given)  # type: ignore[arg-type]  # sections arrive as mappings
-    except ValidationError as error:
-        raise SettingsError(_explain(error)) from error
-    except (SourceError, OSError, ValueError, yaml.YAMLError) as error:
+        return EnvSettingsSource(Settings)()
+    except SourceError as error:
+        # A section that is given as a whole is JSON.
+        raise SettingsError(f"Wrong settings (variable {PREFIX}…): {error}.".replace("\n", " ")) from error
+
+
+def _settings_file() -> Path:
+    chosen = os.environ.get(f"{PREFIX}CONFIG")
+    return Path(chosen) if chosen else DEFAULT_FILE
+
+
+def _read_file(file: Path) -> Values:
+    if not file.is_file():
+        if os.environ.get(f"{PREFIX}CONFIG"):
+            raise SettingsError(f"Wrong settings: {PREFIX}CONFIG names {file}, which does not exist.")
+        return {}
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
         reason = str(error).replace("\n", " ")
-        raise SettingsError(f"The settings cannot be read: {reason}") from error
+        raise SettingsError(f"Wrong settings: {file} cannot be read as YAML: {reason}") from error
+    if not isinstance(document, dict | None):
+        raise SettingsError(f"Wrong settings: {file} is no mapping of sections.")
+    # A section with nothing but comments in it is None.
+    return {section: values for section, values in (document or {}).items() if values is not None}
 
 
-def _explain(error: ValidationError) -> str:
+def _merge(into: Values, values: Values) -> None:
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _explain(error: ValidationError, sources: list[tuple[str, Values]], flag_names: Mapping[str, str]) -> str:
     faults = []
     for fault in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in fault["loc"]) or "settings"
-        text = (
-            "is no setting"
-            if fault["type"] == "extra_forbidden"
-            else fault["msg"].removeprefix("Value error, ")
-        )
-        faults.append(f"{place}: {text}")
-    return f"Wrong settings ({_settings_file().name}, {PREFIX}… or flags): " + "; ".join(faults)
+        path = [str(part) for part in fault["loc"]]
+        text = fault["msg"].removeprefix("Value error, ")
+        text = "is no setting" if fault["type"] == "extra_forbidden" else text
+        faults.append(f"{'.'.join(path) or 'settings'} ({_source_of(path, sources, flag_names)}): {text}")
+    return f"Wrong settings: {'; '.join(faults)}. {DEFAULT_FILE.name} explains every setting."
+
+
+def _source_of(path: list[str], sources: list[tuple[str, Values]], flag_names: Mapping[str, str]) -> str:
+    for name, values in sources:
+        node: Any = values
+        for key in path[:2]:
+            node = node.get(key) if isinstance(node, dict) else None
+        if node is None:
+            continue
+        if name == "flag":
+            return f"flag {flag_names.get('.'.join(path[:2]), '')}".strip()
+        return name + "__".join(path).upper() if name.endswith(PREFIX) else name
+    return "default"
 
 
 def read_secret(value: SecretStr | None, file: Path | None, name: str) -> str | None:

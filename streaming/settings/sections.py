@@ -21,30 +21,32 @@ class KafkaSettings(Section):
         "127.0.0.1:9092",
         min_length=1,
         description="host:port of one or more brokers, separated by commas; "
-        "KAFKA_BOOTSTRAP_SERVERS is honoured too",
+        "KAFKA_BOOTSTRAP_SERVERS is honoured too.",
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="whether to use TLS and SASL"
+        "PLAINTEXT", description="Whether to use TLS and SASL."
     )
     ssl_cafile: Path | None = Field(
-        None, description="certificate authority that signed the brokers' certificates"
+        None, description="Certificate authority that signed the brokers' certificates."
     )
-    ssl_certfile: Path | None = Field(None, description="client certificate, for mutual TLS")
-    ssl_keyfile: Path | None = Field(None, description="key of the client certificate")
-    ssl_password: SecretStr | None = Field(None, description="password of that key; better ssl_password_file")
-    ssl_password_file: Path | None = Field(None, description="file that holds that password")
-    ssl_check_hostname: bool = Field(True, description="whether a broker's name must match its certificate")
+    ssl_certfile: Path | None = Field(None, description="Client certificate, for mutual TLS.")
+    ssl_keyfile: Path | None = Field(None, description="Key of the client certificate.")
+    ssl_password: SecretStr | None = Field(
+        None, description="Password of that key; better ssl_password_file."
+    )
+    ssl_password_file: Path | None = Field(None, description="File that holds that password.")
+    ssl_check_hostname: bool = Field(True, description="Whether a broker's name must match its certificate.")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="SASL mechanism, when security_protocol asks for SASL"
+        None, description="SASL mechanism, when security_protocol asks for SASL."
     )
-    sasl_username: str | None = Field(None, description="SASL user")
-    sasl_password: SecretStr | None = Field(None, description="SASL password; better sasl_password_file")
-    sasl_password_file: Path | None = Field(None, description="file that holds the SASL password")
+    sasl_username: str | None = Field(None, description="SASL user.")
+    sasl_password: SecretStr | None = Field(None, description="SASL password; better sasl_password_file.")
+    sasl_password_file: Path | None = Field(None, description="File that holds the SASL password.")
     connect_timeout_s: float = Field(
-        20.0, gt=0, le=600, description="how long a command waits at its start for the broker, seconds"
+        20.0, gt=0, le=600, description="Longest wait for the broker at the start of a command, seconds."
     )
     request_timeout_s: float = Field(
-        10.0, gt=0, le=300, description="limit of one request to the broker, seconds"
+        10.0, gt=0, le=300, description="Limit of one request to the broker, seconds."
     )
 
     @model_validator(mode="after")
@@ -61,37 +63,38 @@ class KafkaSettings(Section):
 class TopicSettings(Section):
     """The topics; those that a command needs and are missing are created at the start."""
 
-    input: TopicName = Field("transactions", description="topic with the transactions")
-    output: TopicName = Field("decisions", description="topic for the decisions")
+    input: TopicName = Field("transactions", description="Topic with the transactions.")
+    output: TopicName = Field("decisions", description="Topic for the decisions.")
     dead_letter: TopicName = Field(
-        "transactions.dead-letter", description="topic for transactions that cannot be decided"
+        "transactions.dead-letter", description="Topic for transactions that cannot be decided."
     )
-    labels: TopicName = Field("labels", description="topic with the labels")
+    labels: TopicName = Field("labels", description="Topic with the labels.")
     labels_dead_letter: TopicName = Field(
-        "labels.dead-letter", description="topic for labels that cannot be read"
+        "labels.dead-letter", description="Topic for labels that cannot be read."
     )
     shadow_decisions: TopicName = Field(
-        "decisions.shadow", description="topic with the decisions of the challenger, where one runs in shadow"
+        "decisions.shadow",
+        description="Topic with the decisions of the challenger, where one runs in shadow.",
     )
-    create_missing: bool = Field(True, description="create topics that are missing; else stop with an error")
+    create_missing: bool = Field(True, description="Create topics that are missing; else stop with an error.")
     partitions: int = Field(
         4,
         ge=1,
         le=10_000,
-        description="partitions of a topic that is created; outputs get those of the input",
+        description="Partitions of a topic that is created; outputs get those of the input.",
     )
     replication_factor: int = Field(
         -1,
         ge=-1,
         le=32_767,
-        description="copies of each partition of a topic that is created; -1: the broker's default",
+        description="Copies of each partition of a topic that is created; -1: the broker's default.",
     )
     max_message_bytes: int = Field(
         2_097_152,
         ge=1024,
         le=104_857_600,
-        description="largest record of the output topics when they are created, bytes; above the input's "
-        "limit (1 MiB by default), so that each input fits into a dead letter with its headers",
+        description="Largest record of the output topics when they are created, bytes; above the input's "
+        "limit (1 MiB by default), so that each input fits into a dead letter with its headers.",
     )
 
     @model_validator(mode="after")
@@ -109,110 +112,115 @@ class ServiceSettings(Section):
     classify_url: str = Field(
         "http://127.0.0.1:3000/classify",
         pattern=r"^https?://[^/\s]+",
-        description="address of POST /classify",
+        description="Address of POST /classify.",
     )
-    api_key: SecretStr | None = Field(None, description="key sent as X-API-Key; better api_key_file")
-    api_key_file: Path | None = Field(None, description="file that holds that key")
+    api_key: SecretStr | None = Field(None, description="Key sent as X-API-Key; better api_key_file.")
+    api_key_file: Path | None = Field(None, description="File that holds that key.")
     ca_file: Path | None = Field(
-        None, description="certificate authority for an https service; else the system's"
+        None, description="Certificate authority for an https service; else the system's."
     )
-    connect_timeout_s: float = Field(2.0, gt=0, le=60, description="limit for a connection, seconds")
-    request_timeout_s: float = Field(10.0, gt=0, le=300, description="limit for a whole answer, seconds")
-    backoff_initial_s: float = Field(0.1, gt=0, le=60, description="first wait before a repeat, seconds")
+    connect_timeout_s: float = Field(2.0, gt=0, le=60, description="Limit for a connection, seconds.")
+    request_timeout_s: float = Field(10.0, gt=0, le=300, description="Limit for a whole answer, seconds.")
+    backoff_initial_s: float = Field(0.1, gt=0, le=60, description="First wait before a repeat, seconds.")
     backoff_max_s: float = Field(
-        5.0, gt=0, le=600, description="longest wait before a repeat, seconds; Retry-After may ask for more"
+        5.0, gt=0, le=600, description="Longest wait before a repeat, seconds; Retry-After may ask for more."
     )
     retry_after_max_s: float = Field(
-        30.0, gt=0, le=3600, description="longest Retry-After that is honoured, seconds"
+        30.0, gt=0, le=3600, description="Longest Retry-After that is honoured, seconds."
     )
-    max_batch_records: int = Field(2000, ge=1, le=10_000, description="most transactions in one request")
+    max_batch_records: int = Field(
+        2000, ge=1, le=10_000, description="Largest number of transactions in one request."
+    )
     max_batch_bytes: int = Field(
         4_194_304,
         ge=1024,
         le=1_073_741_824,
-        description="most bytes in one request; a larger single one goes alone",
+        description="Largest request, bytes; a single larger transaction is sent alone.",
     )
-    concurrency: int = Field(2, ge=1, le=32, description="requests under way at once")
+    concurrency: int = Field(2, ge=1, le=32, description="Requests in flight at once.")
 
 
 class BridgeSettings(Section):
     """The consumer group, the transaction and the life cycle."""
 
-    group: str = Field("fraud-bridge", min_length=1, max_length=249, description="consumer group")
+    group: str = Field("fraud-bridge", min_length=1, max_length=249, description="Consumer group.")
     instance_id: str = Field(
         "bridge-0",
         min_length=1,
         max_length=200,
         pattern=r"^[a-zA-Z0-9._-]+$",
-        description="identity of this bridge in its group: group instance and transactional id; "
-        "a restart under the same id takes over at once, two processes must never share one",
+        description="Identity of this bridge in its group: group instance and transactional id; "
+        "a restart under the same id takes over at once, two processes must never share one.",
     )
     max_in_flight_batches: int = Field(
-        8, ge=1, le=100, description="batches between fetched and committed, at most"
+        8, ge=1, le=100, description="Largest number of batches between fetched and committed."
     )
     max_in_flight_bytes: int = Field(
         33_554_432,
         ge=1024,
         le=4_294_967_296,
-        description="bytes of transactions between fetched and committed, at most",
+        description="Largest number of bytes of transactions between fetched and committed.",
     )
     poll_timeout_ms: int = Field(
-        100, ge=1, le=10_000, description="longest wait for new records, milliseconds"
+        100, ge=1, le=10_000, description="Longest wait for new records, milliseconds."
     )
     fetch_interval_ms: float = Field(
         16.0,
         ge=0,
         le=1000,
-        description="shortest time between two fetches, milliseconds: what comes meanwhile shares a request "
-        "and a transaction",
+        description="Shortest time between two fetches, milliseconds; records that arrive meanwhile share "
+        "a request and a transaction.",
     )
     session_timeout_ms: int = Field(
         10_000,
         ge=1000,
         le=1_800_000,
-        description="after this silence the group gives a bridge's partitions to others, milliseconds",
+        description="The group gives a bridge's partitions to others after this silence, milliseconds.",
     )
     max_poll_interval_ms: int = Field(
         120_000,
         ge=10_000,
         le=3_600_000,
-        description="longest time a rebalance waits for a bridge, milliseconds",
+        description="Longest time a rebalance waits for a bridge, milliseconds.",
     )
     transaction_timeout_ms: int = Field(
         20_000,
         ge=1000,
         le=900_000,
-        description="the broker aborts a transaction that is open longer, milliseconds; "
-        "other bridges wait that long for the partitions of one that was killed",
+        description="The broker aborts a transaction that is open longer, milliseconds; "
+        "other bridges wait that long for the partitions of one that was killed.",
     )
     transaction_deadline_s: float = Field(
         10.0,
         gt=0,
         le=600,
-        description="own limit round the sends and the commit of one transaction, seconds; "
-        "after it the producer is replaced",
+        description="Limit for the sends and the commit of one transaction, seconds; "
+        "the producer is replaced when it passes.",
     )
     revoke_timeout_s: float = Field(
         3.0,
         ge=0,
         le=60,
-        description="how long a rebalance waits for work in flight before it is dropped, seconds; "
-        "less than half of session_timeout_ms",
+        description="How long a rebalance waits for work in flight before it is dropped, seconds; "
+        "less than half of session_timeout_ms.",
     )
     stop_timeout_s: float = Field(
-        5.0, ge=0, le=8, description="how long SIGTERM waits for work in flight before it is dropped, seconds"
+        5.0,
+        ge=0,
+        le=8,
+        description="How long SIGTERM waits for work in flight before it is dropped, seconds.",
     )
     leave_on_stop: bool = Field(
         True,
-        description="leave the group at the end, so that others get the partitions at once; "
-        "false: keep them for session_timeout_ms, for a quick restart without a rebalance",
+        description="Leave the group at the end, so that others get the partitions at once; "
+        "false: keep them for session_timeout_ms, for a quick restart without a rebalance.",
     )
     membership_check_s: float = Field(
         3.0,
         gt=0,
         le=600,
-        description="how often to look at the group, seconds: has no other process the instance id, is every "
-        "partition read",
+        description="Time between two checks of the group, seconds: whether another process has the instance "
+        "id, and whether every partition has a reader.",
     )
 
     @model_validator(mode="after")
@@ -228,47 +236,48 @@ class BridgeSettings(Section):
 class MetricsSettings(Section):
     """What the bridge shows over HTTP."""
 
-    host: str = Field("127.0.0.1", min_length=1, description="address that the metrics server binds")
-    port: int = Field(9464, ge=0, le=65_535, description="its port; 0: no metrics server")
+    host: str = Field("127.0.0.1", min_length=1, description="Address that the metrics server binds.")
+    port: int = Field(9464, ge=0, le=65_535, description="Port of the metrics server; 0: none.")
     live_timeout_s: float = Field(
-        30.0, gt=0, le=3600, description="/livez fails when the loop has not turned for so long, seconds"
+        30.0, gt=0, le=3600, description="/livez fails when the loop has not turned for this time, seconds."
     )
     progress_timeout_s: float = Field(
         30.0,
         gt=0,
         le=3600,
-        description="/readyz fails when records wait and none was committed for so long, seconds",
+        description="/readyz fails when records wait and none was committed for this time, seconds.",
     )
 
 
 class ReplaySettings(Section):
     """Which recorded transactions are sent, and how."""
 
-    data: str = Field("simulator", min_length=1, description="CSV or parquet file, or `simulator`")
-    limit: int | None = Field(None, ge=1, description="most transactions to send; null: all")
-    loop: bool = Field(False, description="begin the file again at its end, until stopped")
+    data: str = Field("simulator", min_length=1, description="CSV or parquet file, or `simulator`.")
+    limit: int | None = Field(None, ge=1, description="Largest number of transactions to send; null: all.")
+    loop: bool = Field(False, description="Start again at the end of the file, until stopped.")
     rate: float = Field(
         1000.0,
         ge=0,
         le=10_000_000,
-        description="transactions per second; 0: as fast as the broker takes them",
+        description="Transactions per second; 0: as fast as the broker takes them.",
     )
-    tick_ms: float = Field(
-        10.0, gt=0, le=1000, description="transactions are sent in ticks of so many milliseconds"
-    )
+    tick_ms: float = Field(10.0, gt=0, le=1000, description="Time between two sends, milliseconds.")
     simulated_rows: int = Field(
-        20_000, ge=1, le=100_000_000, description="rows to simulate for `--data simulator` without --limit"
+        20_000, ge=1, le=100_000_000, description="Rows to simulate for `--data simulator` without --limit."
     )
     delivery_timeout_s: float = Field(
-        60.0, gt=0, le=3600, description="replay fails when a record is not acknowledged for so long, seconds"
+        60.0,
+        gt=0,
+        le=3600,
+        description="Replay fails when a record is not acknowledged for this time, seconds.",
     )
 
 
 class RedriveSettings(Section):
     """Which dead letters are sent back."""
 
-    reason: str | None = Field(None, description="only letters with this error.reason; null: all")
-    dry_run: bool = Field(False, description="only count them")
+    reason: str | None = Field(None, description="Only letters with this error.reason; null: all.")
+    dry_run: bool = Field(False, description="Only count the letters.")
 
 
 BOUND = "an offset, a time like 2026-01-31T12:00:00 (UTC), `earliest` or `latest`"
@@ -278,18 +287,20 @@ class BackfillSettings(Section):
     """Which transactions are decided again."""
 
     output_topic: TopicName | None = Field(
-        None, description="topic for the new decisions, created when missing; null: none, name one"
+        None, description="Topic for the new decisions, created when missing; null: none, name one."
     )
-    begin: str = Field("earliest", description=f"first transaction: {BOUND}")
-    end: str = Field("latest", description=f"where to end, itself left out: {BOUND}")
-    report: Path | None = Field(None, description="JSON file for the report; null: none")
+    begin: str = Field("earliest", description=f"Start of the range: {BOUND}.")
+    end: str = Field("latest", description=f"End of the range, not included: {BOUND}.")
+    report: Path | None = Field(None, description="JSON file for the report; null: none.")
 
 
 class LogSettings(Section):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="least severity that is shown"
+        "info", description="Lowest severity that is shown."
     )
-    format: Literal["auto", "json", "text"] = Field("auto", description="auto: text on a terminal, else JSON")
-    summary_s: float = Field(10.0, gt=0, le=3600, description="time between two summary lines, seconds")
+    format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto: text on a terminal, else JSON."
+    )
+    summary_s: float = Field(10.0, gt=0, le=3600, description="Time between two summary lines, seconds.")

@@ -95,6 +95,34 @@ def test_unknown_variables_are_refused(name: str, monkeypatch: pytest.MonkeyPatc
         load_settings()
 
 
+def test_a_mistake_names_where_it_was_made(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("bridge: {poll_timeout_ms: 0}\n")
+    monkeypatch.setenv("STREAMING__METRICS__PORT", "many")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"topics": {"input": "a b"}}, {"topics.input": "--topic"})
+    for place in (
+        "topics.input (flag --topic)",
+        "metrics.port (variable STREAMING__METRICS__PORT)",
+        f"bridge.poll_timeout_ms (file {file})",
+    ):
+        assert place in str(caught.value)
+
+
+def test_an_empty_variable_is_not_set(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("bridge: {group: from-file}\n")
+    for name in ("STREAMING__BRIDGE__GROUP", "STREAMING__SERVICE__API_KEY_FILE", "KAFKA_BOOTSTRAP_SERVERS"):
+        monkeypatch.setenv(name, "")
+    settings = load_settings()
+    assert (settings.bridge.group, settings.service.api_key_file) == ("from-file", None)
+
+
+@pytest.mark.parametrize("text", ["- a list", "just text"])
+def test_a_file_must_be_a_mapping(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(SettingsError, match="no mapping"):
+        load_settings()
+
+
 def test_a_file_that_is_asked_for_must_exist(file: Path) -> None:
     with pytest.raises(SettingsError, match="does not exist"):
         load_settings()
