@@ -47,6 +47,7 @@ IfChanged = Annotated[bool | None, _setting("if_changed")]
 IfNone = Annotated[bool | None, _setting("if_none")]
 Force = Annotated[bool | None, _setting("gate.force")]
 ScoredFile = Annotated[Path | None, _setting("score.data", default=REQUIRED, metavar="FILE")]
+ScoredBy = Annotated[str | None, _setting("score.release", default="the champion", metavar="N")]
 ScoresFile = Annotated[Path | None, _setting("score.output", default=REQUIRED, metavar="FILE")]
 SimulatedRows = Annotated[int | None, _setting("simulate.rows")]
 SimulatedSeed = Annotated[int | None, _setting("simulate.seed")]
@@ -90,19 +91,23 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
 
 
 @app.command()
-def score(data: ScoredFile = None, output: ScoresFile = None) -> None:
-    """Score a file row for row with the champion, without a server, in constant memory."""
+def score(data: ScoredFile = None, output: ScoresFile = None, release: ScoredBy = None) -> None:
+    """Score a file row for row with one release, without a server, in constant memory."""
     from training.commands.score import score_command
 
-    score_command(_given(score=_given(data=data, output=output)), out)
+    score_command(_given(score=_given(data=data, output=output, release=release)), out)
 
 
 @app.command("import")
-def import_() -> None:
-    """Copy the champion release from the registry to the BentoML model store."""
+def import_(
+    challenger: Annotated[
+        bool, typer.Option("--challenger", help="Copy the challenger; the active release stays active.")
+    ] = False,
+) -> None:
+    """Copy the champion from the registry to the BentoML model store; running services change over to it."""
     from training.commands.promotion import import_command
 
-    import_command(out)
+    import_command(out, challenger=challenger)
 
 
 @app.command()
@@ -110,7 +115,7 @@ def promote(
     version: Annotated[str, typer.Argument(help="Number of the release, see `releases`.")],
     force: Force = None,
 ) -> None:
-    """Make a release the champion and import it."""
+    """Make a release the champion and import it; running services change over to it."""
     from training.commands.promotion import promote_command
 
     promote_command(version, _given(gate=_given(force=force)), out)
@@ -118,7 +123,7 @@ def promote(
 
 @app.command()
 def rollback() -> None:
-    """Make the release before the champion champion again and import it."""
+    """Make the release before the champion champion again; running services change over to it."""
     from training.commands.promotion import rollback_command
 
     rollback_command(out)

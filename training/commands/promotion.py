@@ -9,8 +9,9 @@ from rich.console import Console
 
 from training.console import ProgressConsole
 from training.errors import DataError, GateRefusedError, UsageError
-from training.registry.bento_store import Pair, import_release
+from training.registry.bento_store import import_release
 from training.registry.releases import Registry, Release
+from training.registry.store_record import Pair
 from training.settings.load import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
     from training.registry.promotion_check import Challenger
 
 
-def import_command(out: Console) -> None:
-    """Bring the champion to the model store."""
+def import_command(out: Console, *, challenger: bool = False) -> None:
+    """Bring the champion to the model store as active, or the challenger beside it."""
     registry = Registry(load_settings().tracking_uri)
-    import_for_serving(registry, registry.require_champion(), ProgressConsole(out))
+    release = registry.require_challenger() if challenger else registry.require_champion()
+    import_for_serving(registry, release, ProgressConsole(out), as_challenger=challenger)
 
 
 def promote_command(number: str, overrides: Mapping[str, Any], out: Console) -> None:
@@ -87,9 +89,12 @@ def run_gate_step(
     return verdict
 
 
-def import_for_serving(registry: Registry, release: Release, console: ProgressConsole) -> Pair:
-    """Bring a release to the model store and return it."""
-    with console.step("Import for serving") as report:
-        pair, imported = import_release(registry, release)
+def import_for_serving(
+    registry: Registry, release: Release, console: ProgressConsole, *, as_challenger: bool = False
+) -> Pair:
+    """Bring a release to the model store, where running services find it, and return it."""
+    keep = load_settings().store.keep_releases
+    with console.step("Import as challenger" if as_challenger else "Import for serving") as report:
+        pair, imported = import_release(registry, release, as_challenger=as_challenger, keep=keep)
         report(f"version {pair.version}{'' if imported else ' is in the store already'}")
     return pair

@@ -1,4 +1,4 @@
-"""`score`: a file, row for row, with the champion."""
+"""`score`: a file, row for row, with one release."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.settings.paths import require_path
 
 
 def score_command(overrides: Mapping[str, Any], out: Console) -> None:
-    """Score a file with the champion."""
+    """Score a file with the champion, or with the release asked for."""
     from training.data.transactions import count_rows
     from training.scoring.scorer import ReleaseScorer, score_file
 
@@ -27,15 +27,16 @@ def score_command(overrides: Mapping[str, Any], out: Console) -> None:
     )
     total = count_rows(data)  # before the registry: a wrong path is said at once
     registry = Registry(settings.tracking_uri)
-    champion = registry.require_champion()
+    number = settings.score.release
+    release = registry.release(number) if number else registry.require_champion()
     with tempfile.TemporaryDirectory() as folder:
-        scorer = ReleaseScorer(registry.fetch(champion, Path(folder)), threads=settings.threads)
+        scorer = ReleaseScorer(registry.fetch(release, Path(folder)), threads=settings.threads)
     with _progress(out) as progress:
-        task = progress.add_task(f"release {champion.number}", total=total)
+        task = progress.add_task(f"release {release.number}", total=total)
         rows = score_file(scorer, data, output, lambda done: progress.advance(task, done))
         seconds = progress.tasks[0].elapsed or 1e-9
     out.print(
-        f"{rows:,} transactions scored by release {champion.number} "
+        f"{rows:,} transactions scored by release {release.number} "
         f"in {seconds:.1f} s ({rows / seconds:,.0f}/s): {output}",
         soft_wrap=True,
     )

@@ -1,99 +1,191 @@
-"""Registered release -> BentoML model store: both models, or nothing that is ever served."""
+"""Registered release -> BentoML model store: both models, or nothing that is ever served.
+
+The record of `training.registry.store_record` says which pair is served; it changes last.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import logging
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import StoreError
 from training.registry.releases import NETWORK, TREES, Registry, Release
+from training.registry.store_record import Pair, StoreRecord, read_record, write_record
+from training.registry.store_retention import unused, versions_beyond
+from training.registry.stored_pairs import (
+    STORE_NETWORK,
+    STORE_TREES,
+    complete_pairs,
+    delete_pair,
+    free_version,
+    model_folder,
+    remove_halves,
+    store_folder,
+)
 
-if TYPE_CHECKING:
-    import bentoml
-
-STORE_NETWORK, STORE_TREES = "fraud_neural_net", "fraud_xgboost"
 NETWORK_FILE, TREES_FILE = Path("extra_files", "model.onnx"), Path("model.ubj")
 # What serving reads of each model: scores, and the network's reasons.
 NEEDED = {
     STORE_NETWORK: (NETWORK_FILE, Path("extra_files", "attribution.onnx")),
     STORE_TREES: (TREES_FILE,),
 }
+# Travels with each model, so that a service can check for itself that it scores as when it was trained.
+REFERENCE_FILE = Path("reference.json")
 LOCK_TIMEOUT_S = 60.0  # an import takes a second or two
 # Scores of a stored model against the trained one's: float32 rounding, no more.
 PARITY = 1e-6
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two models of the store that were imported as one release."""
-
-    version: str
-    release: str
-    fingerprint: str
-
-
 def active_pair() -> Pair | None:
-    """Return the complete pair whose trees were imported last, which a service loads; None without one."""
-    networks = {str(model.tag.version): model for model in _models(STORE_NETWORK)}
-    trees = sorted(_models(STORE_TREES), key=lambda model: model.info.creation_time, reverse=True)
-    for model in trees:
-        partner = networks.get(str(model.tag.version))
-        if partner is not None and _identity(partner) == _identity(model):
-            return Pair(str(model.tag.version), *_identity(model))
-    return None
+    """Return the pair that services follow; None where the store has none.
+
+    In a store older than the record it is the complete pair whose trees were imported last.
+    """
+    record = read_record(store_folder())
+    return (record or _first_record()).active
 
 
-def import_release(registry: Registry, release: Release) -> tuple[Pair, bool]:
-    """Make `release` the active pair of the store; return it and whether anything was imported.
+def import_release(
+    registry: Registry, release: Release, *, as_challenger: bool = False, keep: int = 5
+) -> tuple[Pair, bool]:
+    """Make `release` the active pair of the store, or its challenger; running services follow.
+
+    A pair that is in the store already is checked again and used. Cut anywhere, the record names what it
+    named before.
+
+    Parameters
+    ----------
+    registry, release
+        What is imported.
+    as_challenger : bool
+        Whether the active pair stays.
+    keep : int
+        Pairs to keep, the newest ones; older ones are deleted unless the record or a service needs them.
+
+    Returns
+    -------
+    Pair, bool
+        The pair, and whether anything was imported.
 
     Raises
     ------
     StoreError
         If a model does not score the reference batch as the trained one did; nothing stays behind.
     """
-    with _locked():
-        active = active_pair()
-        wanted = (release.number, release.fingerprint)
-        if active is not None and (active.release, active.fingerprint) == wanted and _is_whole(active):
-            return active, False
-        remove_halves()
-        with tempfile.TemporaryDirectory() as folder:
-            return _import_pair(registry, release, Path(folder)), True
+    with _locked() as models:
+        record = read_record(models)
+        if record is None:  # written first: what is imported next must not count as active before it is
+            record = _first_record()
+            write_record(models, record)
+        pair = _find_intact(release)
+        is_new = pair is None
+        if pair is None:
+            pair = _import_anew(registry, release)
+        changed = record.with_challenger(pair) if as_challenger else record.with_active(pair)
+        if changed != record:
+            write_record(models, changed)
+        _delete_old(changed, keep)
+    return pair, is_new
+
+
+def _first_record() -> StoreRecord:
+    pairs = complete_pairs()
+    return StoreRecord(active=pairs[0] if pairs else None)
+
+
+def _find_intact(release: Release) -> Pair | None:
+    wanted = (release.number, release.fingerprint)
+    pairs = (pair for pair in complete_pairs() if (pair.release, pair.fingerprint) == wanted)
+    return next((pair for pair in pairs if _is_intact(pair)), None)
+
+
+def _is_intact(pair: Pair) -> bool:
+    """Say whether both models still score as when they were trained; older imports lack the evidence."""
+    parts = _parts(pair.release, pair.release)
+    folders = [model_folder(part.name, pair.version) for part in parts]
+    if not all((folder / REFERENCE_FILE).is_file() for folder in folders):
+        return False
+    try:
+        for part, folder in zip(parts, folders, strict=True):
+            part.check(folder, folder)
+    except (StoreError, OSError, ValueError):
+        return False
+    return True
+
+
+def _import_anew(registry: Registry, release: Release) -> Pair:
+    remove_halves()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return _import_pair(registry, release, Path(folder))
+        except OSError as error:
+            raise StoreError(f"release {release.number} cannot be imported: {error}") from error
+
+
+def _delete_old(record: StoreRecord, keep: int) -> None:
+    newest_first = [pair.version for pair in complete_pairs()]
+    if len(newest_first) <= keep:
+        return
+    packed = _packed_versions()
+    if packed is None:
+        return
+    for version in versions_beyond(newest_first, keep, record.versions | packed):
+        with unused(*(store_folder() / name / version for name in NEEDED)) as is_unused:
+            if is_unused:
+                delete_pair(version)
+
+
+def _packed_versions() -> frozenset[str] | None:
+    """Return the versions that bentos of this store were built with, None where that cannot be read.
+
+    A bento in the store is served from the models in the store.
+    """
+    import bentoml
+
+    try:
+        tags = [model.tag for bento in bentoml.list() for model in bento.info.all_models]
+    except (bentoml.exceptions.BentoMLException, OSError):
+        return None
+    return frozenset(str(tag.version) for tag in tags if tag.name in NEEDED)
+
+
+def _parts(network_version: str, trees_version: str) -> tuple[_Part, _Part]:
+    # The trees come last: with them the pair counts, so both are checked before anything is imported.
+    return (
+        _Part(STORE_NETWORK, NETWORK, network_version, _network_scores),
+        _Part(STORE_TREES, TREES, trees_version, _tree_scores),
+    )
 
 
 def _import_pair(registry: Registry, release: Release, folder: Path) -> Pair:
     carried = registry.fetch(release, folder)
     document = json.loads((carried / "release.json").read_text(encoding="utf-8"))
-    version = _free_version(release.number)
-    # The trees come last: with them the pair counts, so both are checked before anything is imported.
-    parts = (
-        _Part(STORE_NETWORK, NETWORK, release.network_version, _network_scores),
-        _Part(STORE_TREES, TREES, release.trees_version, _tree_scores),
-    )
+    version = free_version(release.number)
+    parts = _parts(release.network_version, release.trees_version)
     fetched = [registry.fetch_model(part.registered, part.number, folder / part.name) for part in parts]
     for part, source in zip(parts, fetched, strict=True):
         part.check(source, carried)
+        shutil.copy(carried / REFERENCE_FILE, source / REFERENCE_FILE)
     try:
         for part, source in zip(parts, fetched, strict=True):
             run_id = str(registry.client.get_model_version(part.registered, part.number).run_id)
             part.store(source, version, release, run_id, document)
-            part.check(_path(part.name, version), carried)
+            part.check(model_folder(part.name, version), carried)
     except BaseException:
-        for part in reversed(parts):
-            _delete(part.name, version)
+        delete_pair(version)
         raise
     return Pair(version, release.number, release.fingerprint)
 
@@ -109,7 +201,7 @@ class _Part:
 
     def check(self, model: Path, carried: Path) -> None:
         """Raise StoreError unless the model scores the reference batch like the trained one."""
-        document = json.loads((carried / "reference.json").read_text(encoding="utf-8"))
+        document = json.loads((carried / REFERENCE_FILE).read_text(encoding="utf-8"))
         lost = _missing(self.name, model)
         if lost:
             raise StoreError(f"{self.registered} {self.number} has lost {', '.join(lost)}: train again")
@@ -151,21 +243,6 @@ class _Part:
         )
 
 
-def remove_halves() -> list[str]:
-    """Delete store versions that an interrupted import left without their partner; return their tags."""
-    versions = {
-        name: {str(model.tag.version) for model in _models(name)} for name in (STORE_NETWORK, STORE_TREES)
-    }
-    halves = [
-        (name, version)
-        for name, other in ((STORE_NETWORK, STORE_TREES), (STORE_TREES, STORE_NETWORK))
-        for version in versions[name] - versions[other]
-    ]
-    for name, version in halves:
-        _delete(name, version)
-    return [f"{name}:{version}" for name, version in halves]
-
-
 def _network_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
     import onnxruntime
 
@@ -182,10 +259,6 @@ def _tree_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float
     return scores
 
 
-def _is_whole(pair: Pair) -> bool:
-    return not any(_missing(name, _path(name, pair.version)) for name in NEEDED)
-
-
 def _missing(name: str, model: Path) -> list[str]:
     return [str(file) for file in NEEDED[name] if not (model / file).is_file()]
 
@@ -200,12 +273,12 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
+def _locked() -> Iterator[Path]:
     """Let one import at a time work on the store; the lock ends with the process, however that ends.
 
-    The folder of the models itself is locked: it is all of the store that containers share.
+    The folder of the models itself is locked: it is all of the store that containers share. Yields it.
     """
-    store = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml")) / "models"
+    store = store_folder()
     store.mkdir(parents=True, exist_ok=True)
     with _opened(store) as file:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
@@ -217,45 +290,4 @@ def _locked() -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise StoreError(f"another import has held {store} for {LOCK_TIMEOUT_S:g} s") from error
                 time.sleep(0.1)
-        yield
-
-
-def _models(name: str) -> list[bentoml.Model]:
-    import bentoml
-
-    try:
-        return list(bentoml.models.list(name))
-    except bentoml.exceptions.NotFound:
-        return []
-
-
-def _identity(model: bentoml.Model) -> tuple[str, str]:
-    labels = model.info.labels
-    return labels.get("release", ""), labels.get("fingerprint", "")
-
-
-def _path(name: str, version: str) -> Path:
-    import bentoml
-
-    try:
-        return Path(bentoml.models.get(f"{name}:{version}").path_of("mlflow_model"))
-    except bentoml.exceptions.NotFound as error:
-        raise StoreError(
-            f"{name}:{version} is not in the BentoML model store; run `python -m training import`"
-        ) from error
-
-
-def _free_version(release: str) -> str:
-    taken = {str(model.tag.version) for name in (STORE_NETWORK, STORE_TREES) for model in _models(name)}
-    number, version = 1, release
-    while version in taken:
-        number += 1
-        version = f"{release}-{number}"
-    return version
-
-
-def _delete(name: str, version: str) -> None:
-    import bentoml
-
-    with contextlib.suppress(bentoml.exceptions.NotFound):
-        bentoml.models.delete(f"{name}:{version}")
+        yield store

@@ -11,8 +11,16 @@ from training.settings.load import Settings
 FITTING_FOLDERS = ("data", "models", "evaluation")
 # What commands do besides fitting.
 COMMAND_SETTINGS = {"held_out", "if_changed", "if_none", "score", "simulate"}
-# Settings that only say where or how fast, or judge what was fitted.
-NOT_IN_RECIPE = {"data", "known_samples", "threads", "device", "tracking_uri", "gate"} | COMMAND_SETTINGS
+# Settings that only say where, how fast or how long kept, or judge what was fitted.
+NOT_IN_RECIPE = {
+    "data",
+    "known_samples",
+    "threads",
+    "device",
+    "tracking_uri",
+    "gate",
+    "store",
+} | COMMAND_SETTINGS
 
 
 def recipe_key(settings: Settings) -> str:

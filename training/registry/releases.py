@@ -96,6 +96,17 @@ class Registry:
             )
         return champion
 
+    def require_challenger(self) -> Release:
+        """Return the challenger; raises RegistryError when there is none."""
+        with translate_registry_errors(self.tracking_uri):
+            number = self._aliases(RELEASE).get(CHALLENGER)
+        if number is None:
+            raise RegistryError(
+                f"no release in {self.shown_uri} has the alias {CHALLENGER}: "
+                "register one with `python -m training train --challenge`"
+            )
+        return self.release(str(number))
+
     def register(
         self, name: str, model_uri: str, run_id: str, tags: Mapping[str, str], description: str = ""
     ) -> str:

@@ -28,6 +28,7 @@ from training.settings.sections import (
     Section,
     SimulateSettings,
     SplitSettings,
+    StoreSettings,
     XGBoostSettings,
 )
 
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
         EvaluationSettings(), description="How the test part is summarised."
     )
     gate: GateSettings = Field(GateSettings(), description="What a challenger must show.")
+    store: StoreSettings = Field(StoreSettings(), description="The model store that services load from.")
     score: ScoreSettings = Field(ScoreSettings(), description="What batch scoring reads and writes.")
     simulate: SimulateSettings = Field(SimulateSettings(), description="Which transactions are invented.")
 

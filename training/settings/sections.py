@@ -205,9 +205,21 @@ class GateSettings(Section):
     )
 
 
+class StoreSettings(Section):
+    """The BentoML model store that services load from."""
+
+    keep_releases: int = Field(
+        5,
+        ge=1,
+        description="Imported releases to keep. Never deleted: active, challenger, previous, served ones, "
+        "and those inside a bento.",
+    )
+
+
 class ScoreSettings(Section):
     """What batch scoring reads and writes."""
 
+    release: str | None = Field(None, description="Number of the release that scores; none: the champion.")
     data: Path | None = Field(
         None, description="CSV or parquet file of transactions; none: it must be given."
     )

@@ -13,6 +13,7 @@ from training import __main__ as command_line
 from training.errors import GateRefusedError
 from training.registry.bento_store import active_pair
 from training.registry.releases import NETWORK, Registry
+from training.registry.store_record import read_record
 from training.settings.load import DEFAULT_CONFIG
 
 pytestmark = THIRD_PARTY_WARNINGS
@@ -130,12 +131,25 @@ def test_promote_rollback_import_and_releases(run, home):
     code, text, _ = run("rollback")
     assert code == 0
     assert "release 1 is champion again" in text
-    assert active_pair().version == "1-2"
+    assert (active_pair().version, "is in the store already" in text) == ("1", True)
     assert "is in the store already" in run("import")[1]
     table = run("releases")[1]
     assert "champion" in table
     assert "simulated for tests (random)" in table
     assert run("promote", "7")[2].startswith("error: there is no release 7")
+
+
+def test_import_challenger_leaves_the_active_release_active(run, home):
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    copy_release(registry)
+    run("promote", "1", "--force")
+    code, _, error = run("import", "--challenger")
+    assert code == 1
+    assert "has the alias challenger: register one with" in error
+    registry.set_challenger(registry.release("2"))
+    assert run("import", "--challenger")[0] == 0
+    record = read_record(home / "bentoml" / "models")
+    assert (record.active.release, record.challenger.release) == ("1", "2")
 
 
 def test_release_that_was_never_judged_is_judged_when_it_is_promoted(run, home, data, monkeypatch):
@@ -192,6 +206,13 @@ def test_score_writes_the_champions_scores(run, home, data):
     assert code == 0
     assert "transactions scored by release 1" in text
     assert len(pd.read_csv(home / "scores.csv")) == len(pd.read_parquet(data))
+    copy_release(registry)
+    code, text, _ = run("score", "--data", data, "--output", home / "two.csv", "--release", "2")
+    assert (code, "transactions scored by release 2" in text) == (0, True)
+    assert (
+        "there is no release 9"
+        in run("score", "--data", data, "--output", home / "9.csv", "--release", "9")[2]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,7 @@
+import errno
+import fcntl
+import os
+
 import bentoml
 import numpy as np
 import pytest
@@ -10,8 +14,9 @@ from training.registry.bento_store import (
     STORE_TREES,
     active_pair,
     import_release,
-    remove_halves,
 )
+from training.registry.store_record import RECORD_FILE, Pair, StoreRecord, read_record, write_record
+from training.registry.stored_pairs import model_folder, remove_halves, store_folder
 
 pytestmark = THIRD_PARTY_WARNINGS
 
@@ -48,9 +53,9 @@ def test_import_carries_what_serving_needs(released, small_training):
         assert metadata["data"]["protocol"] == "random"
         low, high = (metadata["metrics"]["pair.average_precision"][end] for end in ("low", "high"))
         assert 0 <= low <= high <= 1
-    folder = store._path(STORE_NETWORK, "1")
+    folder = model_folder(STORE_NETWORK, "1")
     assert (folder / "extra_files" / "attribution.onnx").is_file()
-    assert (store._path(STORE_TREES, "1") / "model.ubj").is_file()
+    assert (model_folder(STORE_TREES, "1") / "model.ubj").is_file()
 
 
 def test_stored_models_score_like_the_trained_ones(released, small_training):
@@ -60,9 +65,9 @@ def test_stored_models_score_like_the_trained_ones(released, small_training):
     import_release(released, released.release("1"))
     features = small_training.test.features
     network, trees = small_training.fitted.scores(features)
-    folder = store._path(STORE_NETWORK, "1")
+    folder = model_folder(STORE_NETWORK, "1")
     assert np.abs(store._network_scores(folder, features) - network).max() <= 1e-6
-    assert np.abs(store._tree_scores(store._path(STORE_TREES, "1"), features) - trees).max() <= 1e-6
+    assert np.abs(store._tree_scores(model_folder(STORE_TREES, "1"), features) - trees).max() <= 1e-6
     native = mlflow.pytorch.load_model(str(folder))
     with torch.no_grad():
         assert np.abs(native(torch.from_numpy(features)).numpy() - network).max() <= 1e-6
@@ -78,16 +83,129 @@ def test_importing_twice_changes_nothing(released):
     assert versions() == before
 
 
-def test_release_promoted_again_becomes_the_newest_pair(released):
+def record():
+    return read_record(store_folder())
+
+
+def test_a_release_that_is_in_the_store_becomes_active_again_without_a_copy(released):
     copy_release(released)
     first, second = released.releases()
     assert import_release(released, first)[0].version == "1"
     assert import_release(released, second)[0].version == "2"
-    assert import_release(released, first)[0].version == "1-2"
+    pair, imported = import_release(released, first)
+    assert (pair.version, imported) == ("1", False)
     assert active_pair().release == "1"
-    assert import_release(released, second)[0].version == "2-2"
-    assert import_release(released, first)[0].version == "1-3"
-    assert active_pair().version == "1-3"
+    assert record().previous.release == "2"
+    assert versions() == {STORE_NETWORK: ["1", "2"], STORE_TREES: ["1", "2"]}
+
+
+def test_a_challenger_comes_beside_the_active_pair(released):
+    copy_release(released)
+    first, second = released.releases()
+    import_release(released, first)
+    import_release(released, second, as_challenger=True)
+    assert record() == StoreRecord(active=pair_of(first), challenger=pair_of(second))
+    import_release(released, second)
+    assert record() == StoreRecord(active=pair_of(second), previous=pair_of(first))
+
+
+def test_a_challenger_in_an_empty_store_is_not_active(released):
+    import_release(released, released.release("1"), as_challenger=True)
+    assert active_pair() is None
+    assert record().challenger.release == "1"
+
+
+def pair_of(release):
+    return Pair(release.number, release.number, release.fingerprint)
+
+
+def test_a_store_older_than_the_record_keeps_its_active_pair(released, monkeypatch):
+    copy_release(released)
+    first, second = released.releases()
+    import_release(released, first)
+    (store_folder() / RECORD_FILE).unlink()
+
+    def killed(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "_import_anew", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_release(released, second, as_challenger=True)
+    assert record() == StoreRecord(active=pair_of(first))
+
+
+def test_a_record_that_cannot_be_written_leaves_the_old_one(released, monkeypatch):
+    copy_release(released)
+    first, second = released.releases()
+    import_release(released, first)
+
+    def full(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"fraud_releases\.json cannot be written: No space left on device"):
+        import_release(released, second)
+    assert record() == StoreRecord(active=pair_of(first))
+    assert [path.name for path in store_folder().glob(".*")] == []
+
+
+def test_a_full_disk_while_importing_is_named_and_leaves_nothing(released, monkeypatch):
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bentoml.mlflow, "import_model", full)
+    with pytest.raises(StoreError, match=r"release 1 cannot be imported: .*No space left on device"):
+        import_release(released, released.release("1"))
+    assert versions() == {STORE_NETWORK: [], STORE_TREES: []}
+    assert active_pair() is None
+
+
+def test_a_record_that_is_not_one_is_refused_with_what_to_do(released):
+    import_release(released, released.release("1"))
+    (store_folder() / RECORD_FILE).write_text('{"schema": 1, "active": ')
+    with pytest.raises(StoreError, match="remove it, then run `python -m training import`"):
+        import_release(released, released.release("1"))
+
+
+def test_old_pairs_go_but_those_that_are_needed_stay(released):
+    copy_release(released, times=4)
+    releases = released.releases()
+    import_release(released, releases[0], keep=1)
+    import_release(released, releases[1], as_challenger=True, keep=1)
+    for release in releases[2:]:
+        import_release(released, release, keep=1)
+    # 1 was active before 3, and neither before 5; 2 is challenger, 4 the previous one, 5 active.
+    assert versions() == {STORE_NETWORK: ["2", "4", "5"], STORE_TREES: ["2", "4", "5"]}
+
+
+def test_a_pair_that_a_service_holds_is_never_deleted(released):
+    copy_release(released, times=3)
+    releases = released.releases()
+    import_release(released, releases[0], keep=1)
+    with (store_folder() / STORE_NETWORK / "1" / "model.yaml").open() as file:
+        folder = os.open(store_folder() / STORE_TREES / "1", os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_SH)
+        for release in releases[1:]:
+            import_release(released, release, keep=1)
+        assert versions()[STORE_NETWORK] == ["1", "3", "4"]
+        os.close(folder)
+        import_release(released, releases[1], keep=1)
+        assert file.readable()
+    assert versions()[STORE_NETWORK] == ["2", "4"]
+
+
+def test_what_a_killed_copy_left_is_removed_and_breaks_nothing(released):
+    copy_release(released)
+    first, second = released.releases()
+    import_release(released, first)
+    (store_folder() / STORE_NETWORK / "2" / "mlflow_model").mkdir(parents=True)  # no model.yaml yet
+    torn = store_folder() / STORE_TREES / "0"
+    torn.mkdir()
+    (torn / "model.yaml").write_text("name: fraud_xg")
+    assert active_pair().release == "1"
+    assert import_release(released, second)[0].version == "2"
+    assert versions() == {STORE_NETWORK: ["1", "2"], STORE_TREES: ["1", "2"]}
+    assert not torn.exists()
 
 
 @pytest.mark.parametrize("fails_at", [1, 2])
@@ -116,8 +234,11 @@ def test_half_of_a_killed_import_never_counts_and_is_removed(released, monkeypat
     copy_release(released)
     first, second = released.releases()
     import_release(released, first)
+    before = record()
     import_release(released, second)
-    bentoml.models.delete(f"{STORE_TREES}:2")  # as if the process was killed before the trees came
+    # As if the process was killed before the trees came.
+    bentoml.models.delete(f"{STORE_TREES}:2")
+    write_record(store_folder(), before)
     assert active_pair().release == "1"
     assert remove_halves() == [f"{STORE_NETWORK}:2"]
     assert import_release(released, second)[0].version == "2"
@@ -128,6 +249,7 @@ def test_half_of_a_killed_import_never_counts_and_is_removed(released, monkeypat
     ("name", "file"),
     [
         (STORE_TREES, "model.ubj"),
+        (STORE_TREES, "reference.json"),
         (STORE_NETWORK, "extra_files/model.onnx"),
         (STORE_NETWORK, "extra_files/attribution.onnx"),
     ],
@@ -135,10 +257,21 @@ def test_half_of_a_killed_import_never_counts_and_is_removed(released, monkeypat
 def test_store_that_lost_files_is_imported_anew(released, name, file):
     release = released.release("1")
     import_release(released, release)
-    (store._path(name, "1") / file).unlink()
+    (model_folder(name, "1") / file).unlink()
     pair, imported = import_release(released, release)
     assert imported
     assert pair.version == "1-2"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [(STORE_TREES, "model.ubj"), (STORE_NETWORK, "extra_files/model.onnx")]
+)
+def test_store_whose_files_are_damaged_is_imported_anew(released, name, file):
+    release = released.release("1")
+    import_release(released, release)
+    (model_folder(name, "1") / file).write_bytes(b"damaged")
+    assert import_release(released, release)[0].version == "1-2"
+    assert active_pair().version == "1-2"
 
 
 def test_model_that_scores_differently_is_refused_before_it_is_stored(released, monkeypatch):
@@ -205,7 +338,7 @@ def test_registered_model_whose_folder_is_gone_is_named(released, tmp_path, monk
 
 def test_missing_store_version_is_named(released):
     with pytest.raises(StoreError, match="fraud_xgboost:9 is not in the BentoML model store"):
-        store._path(STORE_TREES, "9")
+        model_folder(STORE_TREES, "9")
 
 
 def test_stores_that_share_only_their_models_share_the_lock(released, tmp_path, monkeypatch):
