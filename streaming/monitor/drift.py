@@ -19,6 +19,7 @@ Nothing of scipy or river is used: the binned reference leaves no samples to ran
 a stream against its own past, and the image of the bridge has neither.
 """
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,7 +105,7 @@ def _read_series(name: str, found: Mapping[str, Any]) -> SeriesReference:
     edges = tuple(float(edge) for edge in found["edges"])
     shares = tuple(float(share) for share in found["shares"])
     variation = tuple((int(one["rows"]), float(one["divergence"])) for one in found.get("variation") or ())
-    rising = all(low < high for low, high in zip(edges, edges[1:], strict=False))
+    rising = all(low < high for low, high in itertools.pairwise(edges))
     if len(shares) != len(edges) + 1 or not rising or not all(map(math.isfinite, edges)):
         raise ValueError(f"the reference of {name} has no bins: edges must rise, one fewer than shares")
     if not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:

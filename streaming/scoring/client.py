@@ -100,7 +100,8 @@ def _address(settings: ServiceSettings) -> httpx.URL:
         raise SettingsError(f"service.classify_url is no address: {error}.") from error
     if not address.host or (address.port is not None and not 0 < address.port <= 65_535):
         raise SettingsError("service.classify_url is no address: it names no host, or no port that can be.")
-    return address
+    explain = {"none": None, "alarms": "alarms", "all": "true"}[settings.reasons]
+    return address if explain is None else address.copy_set_param("explain", explain)
 
 
 def _key(settings: ServiceSettings) -> str | None:
@@ -171,12 +172,23 @@ def _rejected(status: int, body: bytes) -> ServiceError:
             f"Something else than POST /classify answered {status}: check service.classify_url "
             "and what stands before it."
         )
+    if any(_is_of_query(fault) for fault in refusal.detail):
+        # Every request would meet it: halving the batch would make dead letters of sound transactions.
+        return ServiceRefused(
+            f"The service answered {status} to the query of the address: it does not know what "
+            "service.reasons or service.classify_url asks for."
+        )
     first: dict[int, RejectedItem] = {}
     for fault in refusal.detail:
         item = _item(fault)
         if item is not None:
             first.setdefault(item.position, item)
     return BatchRejected("The service refused items of the request.", tuple(first.values()))
+
+
+def _is_of_query(fault: Any) -> bool:  # noqa: ANN401  # whatever the list holds
+    location = fault.get("loc") if isinstance(fault, dict) else None
+    return isinstance(location, list) and location[:1] == ["query"]
 
 
 def _item(fault: Any) -> RejectedItem | None:  # noqa: ANN401  # whatever the list holds

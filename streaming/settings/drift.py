@@ -12,20 +12,20 @@ class DriftSettings(Section):
         0.02,
         ge=0,
         le=10,
-        description="least population stability index that matters; a shift by a tenth of a standard "
-        "deviation has 0.01, by a fifth 0.04, by a half 0.25",
+        description="Smallest population stability index that matters; a shift by a tenth of a standard "
+        "deviation has 0.01, by a fifth 0.04, by a half 0.25.",
     )
     variation_factor: float = Field(
         1.3,
         ge=1,
         le=100,
-        description="how far beyond the greatest variation of its training data, which follows the hour, a "
-        "window may be",
+        description="Factor by which a window may exceed the greatest variation of the training data, which "
+        "follows the hour of the day.",
     )
     false_alarm_transactions: float = Field(
         3e10,
         ge=1e6,
         le=1e15,
-        description="chance alone raises one alarm in so many transactions, all features together; "
-        "ten months at 1,000/s",
+        description="Chance alone raises one alarm in this many transactions, all features together; "
+        "the default is about a year at 1,000/s.",
     )

@@ -18,6 +18,8 @@ from pydantic_settings import (
 )
 
 from streaming.errors import SettingsError
+from streaming.settings.drift import DriftSettings
+from streaming.settings.labels import ExportSettings, LabelSettings
 from streaming.settings.sections import (
     BackfillSettings,
     BridgeSettings,
@@ -58,6 +60,9 @@ class Settings(BaseSettings):
     bridge: BridgeSettings = BridgeSettings()
     metrics: MetricsSettings = MetricsSettings()
     replay: ReplaySettings = ReplaySettings()
+    label: LabelSettings = LabelSettings()
+    export: ExportSettings = ExportSettings()
+    drift: DriftSettings = DriftSettings()
     redrive: RedriveSettings = RedriveSettings()
     backfill: BackfillSettings = BackfillSettings()
     log: LogSettings = LogSettings()

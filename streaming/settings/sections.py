@@ -119,6 +119,11 @@ class ServiceSettings(Section):
     ca_file: Path | None = Field(
         None, description="Certificate authority for an https service; else the system's."
     )
+    reasons: Literal["none", "alarms", "all"] = Field(
+        "none",
+        description="Which decision records carry `reasons`, the features that moved the score most: none of "
+        "them, reviews and declines (alarms), or all, which slows the service down severalfold.",
+    )
     connect_timeout_s: float = Field(2.0, gt=0, le=60, description="Limit for a connection, seconds.")
     request_timeout_s: float = Field(10.0, gt=0, le=300, description="Limit for a whole answer, seconds.")
     backoff_initial_s: float = Field(0.1, gt=0, le=60, description="First wait before a repeat, seconds.")

@@ -258,3 +258,25 @@ def test_retry_after_may_be_a_date() -> None:
     assert found is not None
     assert 55 < found <= 60
     assert retry_after_s(email.utils.formatdate(time.time() - 60, usegmt=True)) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reasons", "query"), [("none", b""), ("alarms", b"explain=alarms"), ("all", b"explain=true")]
+)
+def test_reasons_are_asked_for_as_the_setting_says(reasons: str, query: bytes) -> None:
+    asked = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append((request.url.path, request.url.query))
+        return httpx.Response(200, json=[{**DECISION, "reasons": [{"feature": "V14"}]}])
+
+    (decision,) = classifier(handler, reasons=reasons).classify([b"{}"], ["T"])
+    assert asked == [("/classify", query)]
+    assert json.loads(decision.raw)["reasons"] == [{"feature": "V14"}]
+
+
+def test_a_service_that_does_not_know_the_query_ends_the_bridge_and_makes_no_dead_letters() -> None:
+    fault = {"loc": ["query", "explain"], "type": "bool_parsing", "msg": "Input should be true or false"}
+    error = failure_of(answer(400, {"error": "explain is true or false.", "detail": [fault]}))
+    assert isinstance(error, ServiceRefused)
+    assert "service.reasons" in str(error)
