@@ -3,7 +3,9 @@
 ::
 
     ServingError
-    ├── ReleaseError                    no pair of models to serve (at start; never an answer)
+    ├── StartError                      ends `bentoml serve` with one sentence; never an answer
+    │   ├── SettingsError               exit code 2: a setting is wrong
+    │   └── ReleaseError                exit code 1: no pair of models to serve
     └── RequestError                    an answer with a status
         ├── MalformedError              400
         ├── UnauthorizedError           401
@@ -18,7 +20,7 @@
             └── RunnerUnavailableError
                 └── ScoringFailedError  a defect: nothing that waiting mends
 
-No message names a value of a transaction: an answer may be logged by whoever receives it.
+No message holds a value of a transaction: the caller may log the answer.
 """
 
 from __future__ import annotations
@@ -41,7 +43,28 @@ class ServingError(Exception):
     """Everything this package raises on purpose."""
 
 
-class ReleaseError(ServingError):
+class StartError(ServingError):
+    """The service cannot start; a person reads the message as one sentence."""
+
+    exit_code = 1
+
+
+class SettingsError(StartError):
+    """A setting is unknown, out of range, or names a file that cannot be used.
+
+    Parameters
+    ----------
+    what : str
+        Each key, its source and what is wrong with it; never a value.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"Wrong settings: {what}")
+
+
+class ReleaseError(StartError):
     """The model store holds no complete release to serve."""
 
 

@@ -1,8 +1,7 @@
-"""What the gateway tells Prometheus.
+"""Prometheus metrics of the gateway.
 
-The runners' batch sizes are BentoML's ``bentoml_service_adaptive_batch_size``. Observations are kept in
-lists and handed over many at once: a histogram's own ``observe`` costs 2 µs, and a list of 1000
-transactions has 3,000 scores to tell.
+The runners' batch sizes are BentoML's ``bentoml_service_adaptive_batch_size``. Observations are collected in
+lists and written out many at once, at the latest every second and before a scrape.
 """
 
 from __future__ import annotations
@@ -12,17 +11,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from bentos.compat.bulk_histogram import BulkHistogram
 
 if TYPE_CHECKING:
     from bentos.policy import Floats
     from bentos.release import Release
 
 PREFIX = "fraud"
-SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-# Fine at both ends, where the decisions are.
-SHARES = (
+SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+# Fine at both ends, where the thresholds are.
+SCORE_BUCKETS = (
     0.001,
     0.003,
     0.01,
@@ -42,8 +43,7 @@ SHARES = (
     0.999,
     1.0,
 )
-STAGES = ("receive", "decode", "queue", "runners", "policy", "encode")
-# Every status and reason there is, so that each counts from 0: `rate` does not see what a series starts with.
+# Every status and reason there is: each series starts at 0, since `rate` ignores the first value of one.
 STATUSES = ("200", "400", "408", "413", "415", "500", "503")
 REASONS = (
     "invalid_transaction",
@@ -65,21 +65,8 @@ REASONS = (
     "client_gone",
     "defect",
 )
-# Observations kept before they are handed over, so that memory stays bounded between two scrapes.
-MAX_KEPT = 4096
-
-
-class ManyHistogram(Histogram):
-    """A histogram that takes many observations at once."""
-
-    def observe_many(self, values: Sequence[float] | Floats) -> None:
-        """Observe each of `values`."""
-        array = np.asarray(values, np.float64)
-        places = np.searchsorted(np.asarray(self._upper_bounds), array, side="left")
-        counts = np.bincount(places, minlength=len(self._upper_bounds))
-        for place in np.flatnonzero(counts):
-            self._buckets[place].inc(int(counts[place]))
-        self._sum.inc(float(array.sum()))
+# Most observations that are collected before they are written out, which bounds memory.
+MAX_PENDING = 4096
 
 
 class Metrics:
@@ -95,46 +82,59 @@ class Metrics:
         to: dict[str, Any] = {"namespace": PREFIX}
         if registry is not None:
             to["registry"] = registry
-        self._requests = Counter("requests", "Requests let in to /classify, by status.", ["status"], **to)
+        self._requests = Counter(
+            "requests", "Requests to /classify that were authorized, by status.", ["status"], **to
+        )
         self._refused = Counter("refused", "Requests not decided, by reason.", ["reason"], **to)
         self._transactions = Counter("transactions", "Transactions decided.", **to)
         self._decisions = Counter(
             "decisions", "Decisions by kind and release.", ["decision", "release"], **to
         )
-        self._seconds = ManyHistogram("request_seconds", "Time to answer /classify.", buckets=SECONDS, **to)
-        self._stages = ManyHistogram(
-            "stage_seconds", "Time spent by stage.", ["stage"], buckets=SECONDS, **to
+        self._seconds = BulkHistogram(
+            "request_seconds", "Time to answer /classify.", buckets=SECONDS_BUCKETS, **to
         )
-        self._batch_rows = ManyHistogram("batch_rows", "Transactions in one hop.", buckets=ROWS, **to)
-        self._batch_requests = ManyHistogram("batch_requests", "Requests in one hop.", buckets=ROWS, **to)
-        self._scores = ManyHistogram("score", "Scores by model.", ["model"], buckets=SHARES, **to)
-        self._probability = ManyHistogram("probability", "Calibrated probability.", buckets=SHARES, **to)
+        self._stages = BulkHistogram(
+            "stage_seconds", "Time spent by stage.", ["stage"], buckets=SECONDS_BUCKETS, **to
+        )
+        self._batch_rows = BulkHistogram(
+            "batch_rows", "Transactions in one call to the runners.", buckets=ROWS_BUCKETS, **to
+        )
+        self._batch_requests = BulkHistogram(
+            "batch_requests",
+            "Requests whose transactions went in one call to the runners.",
+            buckets=ROWS_BUCKETS,
+            **to,
+        )
+        self._scores = BulkHistogram("score", "Scores by model.", ["model"], buckets=SCORE_BUCKETS, **to)
+        self._probability = BulkHistogram(
+            "probability", "Calibrated probability of fraud.", buckets=SCORE_BUCKETS, **to
+        )
         live = {"multiprocess_mode": "livesum", **to}
-        self.queued_rows = Gauge("queued_rows", "Transactions waiting for a hop.", **live)
-        self.batches_in_flight = Gauge("batches_in_flight", "Hops under way.", **live)
+        self.queued_rows = Gauge("queued_rows", "Transactions waiting for a call to the runners.", **live)
+        self.batches_in_flight = Gauge("batches_in_flight", "Calls to the runners under way.", **live)
         self._runner_up = Gauge(
             "runner_up", "1 where the runner answers.", ["runner"], **{**live, "multiprocess_mode": "livemin"}
         )
         self._release = Gauge(
             "release_info",
-            "1 for what is served.",
+            "1 for the release that is served.",
             ["release", "neural_net", "xgboost"],
             **{**live, "multiprocess_mode": "livemax"},
         )
-        self._kept_times: list[tuple[int, float, float, float, float]] = []
-        self._kept_batches: list[tuple[int, int, float, float, float]] = []
-        self._kept_probabilities: list[Floats] = []
-        self._kept_scores: tuple[list[Floats], list[Floats]] = ([], [])
-        self._kept_rows = 0
+        self._pending_times: list[tuple[int, float, float, float, float]] = []
+        self._pending_batches: list[tuple[int, int, float, float, float]] = []
+        self._pending_probabilities: list[Floats] = []
+        self._pending_scores: tuple[list[Floats], list[Floats]] = ([], [])
+        self._pending_rows = 0
         self._decided: Tally[str] = Tally()
         self._number = ""
 
-    def serve(self, release: Release) -> None:
-        """Say which release is served."""
+    def set_release(self, release: Release) -> None:
+        """Show which release is served, and start its series at 0."""
         self._number = release.number
         self._release.labels(release.number, release.neural_net_tag, release.xgboost_tag).set(1)
         for runner in ("neural_net", "xgboost"):
-            self.runner_changed(runner, is_up=True)
+            self.set_runner_up(runner, is_up=True)
         for decision in ("approve", "review", "decline"):
             self._decisions.labels(decision, release.number)
         for status in STATUSES:
@@ -142,72 +142,76 @@ class Metrics:
         for reason in REASONS:
             self._refused.labels(reason)
 
-    def runner_changed(self, runner: str, is_up: bool) -> None:
-        """Say whether `runner` answers."""
+    def set_runner_up(self, runner: str, is_up: bool) -> None:
+        """Show whether `runner` answers."""
         self._runner_up.labels(runner).set(is_up)
 
-    def answered(
+    def record_answer(
         self, status: int, total_s: float, receive_s: float, decode_s: float, encode_s: float
     ) -> None:
-        """Count one answer and keep its times; a stage that was not reached took 0 s."""
-        self._kept_times.append((status, total_s, receive_s, decode_s, encode_s))
-        if len(self._kept_times) >= MAX_KEPT:
-            self.hand_over()
+        """Count one answer and collect its times; a stage that was not reached took 0 s."""
+        self._pending_times.append((status, total_s, receive_s, decode_s, encode_s))
+        if len(self._pending_times) >= MAX_PENDING:
+            self.flush()
 
-    def refused(self, reason: str) -> None:
+    def count_refusal(self, reason: str) -> None:
         """Count one request that was not decided."""
         self._refused.labels(reason).inc()
 
-    def batch(self, rows: int, requests: int, queue_s: float, runners_s: float, policy_s: float) -> None:
-        """Keep the size and times of one hop; `queue_s` is its longest wait."""
-        self._kept_batches.append((rows, requests, queue_s, runners_s, policy_s))
+    def record_batch(
+        self, rows: int, requests: int, queue_s: float, runners_s: float, policy_s: float
+    ) -> None:
+        """Collect the size and times of one call to the runners; `queue_s` is its longest wait."""
+        self._pending_batches.append((rows, requests, queue_s, runners_s, policy_s))
 
-    def scored(self, neural_net: Floats, xgboost: Floats, probability: Floats, counts: Sequence[int]) -> None:
-        """Keep scores and the number of approvals, reviews and declines among them."""
-        self._kept_scores[0].append(neural_net)
-        self._kept_scores[1].append(xgboost)
-        self._kept_probabilities.append(probability)
+    def record_scores(
+        self, neural_net: Floats, xgboost: Floats, probability: Floats, counts: Sequence[int]
+    ) -> None:
+        """Collect scores, and the number of approvals, reviews and declines among them."""
+        self._pending_scores[0].append(neural_net)
+        self._pending_scores[1].append(xgboost)
+        self._pending_probabilities.append(probability)
         self._decided.update(dict(zip(("approve", "review", "decline"), counts, strict=True)))
-        self._kept_rows += len(probability)
-        if self._kept_rows >= MAX_KEPT:
-            self.hand_over()
+        self._pending_rows += len(probability)
+        if self._pending_rows >= MAX_PENDING:
+            self.flush()
 
-    def hand_over(self) -> None:
-        """Give what was kept to Prometheus; called before a scrape and every second."""
-        self._hand_over_times()
-        self._hand_over_batches()
-        self._hand_over_scores()
+    def flush(self) -> None:
+        """Write out what was collected; called before a scrape and every second."""
+        self._flush_times()
+        self._flush_batches()
+        self._flush_scores()
 
-    def _hand_over_times(self) -> None:
-        kept, self._kept_times = self._kept_times, []
-        if not kept:
+    def _flush_times(self) -> None:
+        pending, self._pending_times = self._pending_times, []
+        if not pending:
             return
-        statuses, totals, *stages = zip(*kept, strict=True)
+        statuses, totals, *stages = zip(*pending, strict=True)
         for status, number in Tally(statuses).items():
             self._requests.labels(str(status)).inc(number)
         self._seconds.observe_many(totals)
         for stage, times in zip(("receive", "decode", "encode"), stages, strict=True):
             self._stages.labels(stage).observe_many(times)
 
-    def _hand_over_batches(self) -> None:
-        kept, self._kept_batches = self._kept_batches, []
-        if not kept:
+    def _flush_batches(self) -> None:
+        pending, self._pending_batches = self._pending_batches, []
+        if not pending:
             return
-        rows, requests, *stages = zip(*kept, strict=True)
+        rows, requests, *stages = zip(*pending, strict=True)
         self._batch_rows.observe_many(rows)
         self._batch_requests.observe_many(requests)
         for stage, times in zip(("queue", "runners", "policy"), stages, strict=True):
             self._stages.labels(stage).observe_many(times)
 
-    def _hand_over_scores(self) -> None:
-        if not self._kept_rows:
+    def _flush_scores(self) -> None:
+        if not self._pending_rows:
             return
-        for model, kept in zip(("neural_net", "xgboost"), self._kept_scores, strict=True):
-            self._scores.labels(model).observe_many(np.concatenate(kept))
-        self._probability.observe_many(np.concatenate(self._kept_probabilities))
+        for model, pending in zip(("neural_net", "xgboost"), self._pending_scores, strict=True):
+            self._scores.labels(model).observe_many(np.concatenate(pending))
+        self._probability.observe_many(np.concatenate(self._pending_probabilities))
         for decision, number in self._decided.items():
             self._decisions.labels(decision, self._number).inc(number)
-        self._transactions.inc(self._kept_rows)
-        self._kept_scores, self._kept_probabilities = ([], []), []
-        self._kept_rows = 0
+        self._transactions.inc(self._pending_rows)
+        self._pending_scores, self._pending_probabilities = ([], []), []
+        self._pending_rows = 0
         self._decided.clear()

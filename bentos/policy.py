@@ -11,15 +11,15 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 
-class Verdict(Enum):
-    """The action taken; its value is its code in `decide`'s answer."""
+class Action(Enum):
+    """What is done with a transaction; the value is its code in the answer of `decide`."""
 
     APPROVE = 0
     REVIEW = 1
     DECLINE = 2
 
 
-RISK_LEVELS = {Verdict.APPROVE: "LOW", Verdict.REVIEW: "MEDIUM", Verdict.DECLINE: "HIGH"}
+RISK_LEVELS = {Action.APPROVE: "LOW", Action.REVIEW: "MEDIUM", Action.DECLINE: "HIGH"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def sigmoid(log_odds: Floats) -> Floats:
 
 
 def decide(neural_net: Floats, xgboost: Floats, thresholds: Thresholds) -> npt.NDArray[np.int64]:
-    """Return the code of the `Verdict` for each pair of scores.
+    """Return the code of the `Action` for each pair of scores.
 
     The network catches, the trees confirm: both alarmed declines, one alone is reviewed.
 

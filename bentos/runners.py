@@ -17,7 +17,7 @@ import numpy as np
 from bentos.bentoml_services import RunnerService
 from bentos.release import FEATURE_NAMES, find_release
 from bentos.rpc.codec import Rows, batched, unbatched
-from bentos.settings import load_settings
+from bentos.settings.load import process_settings
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -30,7 +30,7 @@ class NeuralNetRunner:
     """The network, in onnxruntime."""
 
     def __init__(self) -> None:
-        settings = load_settings()
+        settings = process_settings()
         release = find_release(settings.release)
         self._score = _open_session(str(release.network_file), settings.neural_net.threads)
         self._attribution = _open_session(str(release.attribution_file), settings.neural_net.threads)
@@ -60,7 +60,7 @@ class XGBoostRunner:
     """The boosted trees."""
 
     def __init__(self) -> None:
-        settings = load_settings()
+        settings = process_settings()
         release = find_release(settings.release)
         with _unneeded_packages_hidden():
             import xgboost  # only this process pays for it

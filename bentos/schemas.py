@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from bentos.release import FEATURE_NAMES
-from bentos.settings import LimitSettings
+from bentos.settings.sections import LimitSettings
 
 MAX_ID_CHARACTERS = 128
 MEANINGS = {

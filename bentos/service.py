@@ -14,19 +14,20 @@ from bentos.classify.batching import Batcher
 from bentos.classify.classifier import Classifier
 from bentos.classify.decoding import Decoder
 from bentos.classify.explainer import Explainer
-from bentos.classify.handler import Desk
+from bentos.classify.handler import ClassifyHandler
+from bentos.compat.bentoml_typing import api, on_shutdown, on_startup
 from bentos.gateway.openapi import PAGE, document
 from bentos.metrics import Metrics
 from bentos.release import describe, find_release
-from bentos.rpc.client import LocalRunner, RunnerClient, Scorer
-from bentos.rpc.codec import api, on_shutdown, on_startup
+from bentos.rpc.client import RunnerClient
+from bentos.rpc.scorer import InProcessRunner, Scorer
 from bentos.runners import NeuralNetRunner, XGBoostRunner
-from bentos.settings import load_settings
+from bentos.settings.load import process_settings
 
 Payload = Any
 """One JSON object or a list of them."""
 READY_TIMEOUT_S = 1.0
-HAND_OVER_S = 1.0
+FLUSH_INTERVAL_S = 1.0
 
 
 @bentoml.service(name="fraud_detection", service_class=GatewayService)
@@ -37,14 +38,14 @@ class FraudDetection:
     xgboost = bentoml.depends(XGBoostRunner)
 
     def __init__(self) -> None:
-        settings = load_settings()
+        settings = process_settings()
         release = find_release(settings.release)
         self.metrics = Metrics()
-        self.metrics.serve(release)
-        self._runners = self._find_runners()
+        self.metrics.set_release(release)
+        self._runners = self._connect_runners()
         classifier = Classifier(release, *self._runners, self.metrics)
         self._batcher = Batcher(classifier.decide, settings.gateway)
-        self.desk = Desk(
+        self.handler = ClassifyHandler(
             Decoder(settings.limits, settings.request.max_transactions),
             self._batcher,
             Explainer(release.calibration, *self._runners, settings.explain),
@@ -59,36 +60,36 @@ class FraudDetection:
 
         For callers in this process; over HTTP `bentos.gateway.app` answers the same path.
         """
-        answer = await self.desk.answer(msgspec.json.encode(payload))
+        answer = await self.handler.handle(msgspec.json.encode(payload))
         return msgspec.json.decode(answer.body)
 
     @on_startup
-    async def start_telling(self) -> None:
-        """Hand metrics over every second, so that a scrape of another worker finds them too."""
-        self._teller = asyncio.create_task(self._tell())
+    async def start_flushing_metrics(self) -> None:
+        """Write metrics out every second, so that a scrape that reaches another worker finds them too."""
+        self._flushing = asyncio.create_task(self._flush_metrics())
 
     @on_shutdown
     async def stop(self) -> None:
-        """Stop telling and close the connections to the runners."""
-        self._teller.cancel()
+        """Stop writing metrics and close the connections to the runners."""
+        self._flushing.cancel()
         for runner in self._runners:
             runner.close()
 
-    async def _tell(self) -> None:
+    async def _flush_metrics(self) -> None:
         while True:
             self.metrics.queued_rows.set(self._batcher.queued_rows)
             self.metrics.batches_in_flight.set(self._batcher.in_flight)
-            self.metrics.hand_over()
-            await asyncio.sleep(HAND_OVER_S)
+            self.metrics.flush()
+            await asyncio.sleep(FLUSH_INTERVAL_S)
 
     async def __is_ready__(self) -> bool:
         """Say whether both runners answer."""
         return all(await asyncio.gather(*(runner.is_ready(READY_TIMEOUT_S) for runner in self._runners)))
 
-    def _find_runners(self) -> tuple[Scorer, Scorer]:
-        """Return the way to each runner: its socket where it has a process of its own."""
+    def _connect_runners(self) -> tuple[Scorer, Scorer]:
+        """Return a client of each runner, or the runner itself where it is in this process."""
         network, trees = url_of(NeuralNetRunner), url_of(XGBoostRunner)
         if network and trees:
-            tell = self.metrics.runner_changed
-            return RunnerClient("neural_net", network, tell), RunnerClient("xgboost", trees, tell)
-        return LocalRunner(self.neural_net), LocalRunner(self.xgboost)
+            on_change = self.metrics.set_runner_up
+            return RunnerClient("neural_net", network, on_change), RunnerClient("xgboost", trees, on_change)
+        return InProcessRunner(self.neural_net), InProcessRunner(self.xgboost)

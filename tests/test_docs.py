@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
 SETTINGS = ("training", "serving", "streaming")
 SETTINGS_MODULE = {
-    "training": "training.settings",
-    "serving": "bentos.settings",
+    "training": "training.settings.load",
+    "serving": "bentos.settings.load",
     "streaming": "streaming.settings.load",
 }
 

@@ -121,6 +121,40 @@ def test_only_what_trains_imports_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
+# What BentoML and uvicorn do not publish: a new release may change it without notice.
+PRIVATE_OF_THE_SERVER = ("_bentoml_", "bentoml._internal", "bentoml_cli", "uvicorn")
+PRIVATE_OF_PROMETHEUS = {"_buckets", "_upper_bounds", "_sum"}
+
+
+def imported_names(module: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(module.read_text())))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return plain | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+
+
+def test_private_parts_of_the_server_are_used_in_few_places() -> None:
+    users = {
+        module.relative_to(ROOT / "bentos").as_posix()
+        for module in modules_of("bentos")
+        if any(name.startswith(PRIVATE_OF_THE_SERVER) for name in imported_names(module))
+    }
+    assert "compat/uvicorn_single_write.py" in users
+    assert {user for user in users if not user.startswith("compat/")} == {
+        "bentoml_services.py",
+        "rpc/codec.py",
+    }
+
+
+def test_private_parts_of_prometheus_are_used_in_one_place() -> None:
+    users = {
+        module.relative_to(ROOT / "bentos").as_posix()
+        for module in modules_of("bentos")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in PRIVATE_OF_PROMETHEUS
+    }
+    assert users == {"compat/bulk_histogram.py"}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_importing_a_module_opens_nothing(package: str) -> None:
     """Import every module of a package in a process that refuses sockets, children and writing."""

@@ -1,4 +1,4 @@
-"""Gathers the rows of concurrent requests into one hop to the runners, in bounded memory and time."""
+"""Gathers the rows of concurrent requests into one call to the runners, in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bentos.errors import OverloadedError, RequestError, RunnerUnavailableError, ScoringFailedError
-from bentos.settings import GatewaySettings
+from bentos.settings.sections import GatewaySettings
 
 
 class Decide(Protocol):
@@ -20,17 +20,17 @@ class Decide(Protocol):
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Pending:
     transactions: Sequence[Any]
     answer: asyncio.Future[Sequence[Any]]
     since: float
 
 
 class Batcher:
-    """Micro-batching with at most so many batches under way and so many rows waiting.
+    """Micro-batching with a bounded number of batches under way and of rows pending.
 
-    A batch leaves as soon as there is room for it: alone, a request waits for nobody. What arrives while
-    all places are taken leaves together.
+    A batch is sent as soon as fewer than ``max_batches_in_flight`` are under way, so a lone request does not
+    wait. Requests that arrive while that many are under way are sent together.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ class Batcher:
         self._decide = decide
         self._settings = settings
         self._deadline_s = settings.deadline_ms / 1000
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Pending] = deque()
         self._running: set[asyncio.Task[None]] = set()
-        self._is_flush_planned = False
+        self._is_flush_scheduled = False
         self._seen_rows = 0
         self.queued_rows = 0
 
@@ -56,11 +56,11 @@ class Batcher:
         Raises
         ------
         OverloadedError
-            If the queue has no room; nothing was asked of the runners then.
+            If the queue has no room; the runners were not called.
         RunnerUnavailableError
-            If a runner was not there, or not in time.
+            If a runner did not answer, or not in time.
         ScoringFailedError
-            If scoring failed for a reason of its own.
+            If code or model is at fault.
         """
         limit = self._settings.max_batch_rows
         if self.queued_rows and self.queued_rows + len(transactions) > self._settings.max_queued_rows:
@@ -73,37 +73,38 @@ class Batcher:
 
     def _enqueue(self, transactions: Sequence[Any]) -> asyncio.Future[Sequence[Any]]:
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(transactions, loop.create_future(), loop.time())
-        self._queue.append(waiting)
+        pending = _Pending(transactions, loop.create_future(), loop.time())
+        self._queue.append(pending)
         self.queued_rows += len(transactions)
-        self._plan_flush(loop)
-        return waiting.answer
+        self._schedule_flush(loop)
+        return pending.answer
 
-    def _plan_flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not self._is_flush_planned and len(self._running) < self._settings.max_batches_in_flight:
-            self._is_flush_planned = True
+    def _schedule_flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_flush_scheduled and len(self._running) < self._settings.max_batches_in_flight:
+            self._is_flush_scheduled = True
             self._seen_rows = 0
             loop.call_soon(self._flush_when_quiet, loop)
 
     def _flush_when_quiet(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Flush as soon as a turn of the loop has brought nothing more, or enough is there.
+        """Flush once a turn of the event loop has brought no more rows, or `gather_rows` are pending.
 
-        A hop costs as much as ten requests: a busy gateway gathers, an idle one loses one turn, some 10 µs.
+        A call to the runners costs as much as ten requests. Under load this gathers them; otherwise it costs
+        one turn of the loop, some 10 µs.
         """
         if self._seen_rows < self.queued_rows < self._settings.gather_rows:
             self._seen_rows = self.queued_rows
             loop.call_soon(self._flush_when_quiet, loop)
             return
-        self._is_flush_planned = False
+        self._is_flush_scheduled = False
         self._flush()
 
     def _flush(self) -> None:
         while self._queue and len(self._running) < self._settings.max_batches_in_flight:
-            task = asyncio.get_running_loop().create_task(self._run(self._take()))
+            task = asyncio.get_running_loop().create_task(self._run(self._next_batch()))
             self._running.add(task)
-            task.add_done_callback(self._finish)
+            task.add_done_callback(self._on_done)
 
-    def _take(self) -> list[_Waiting]:
+    def _next_batch(self) -> list[_Pending]:
         batch = [self._queue.popleft()]
         rows = len(batch[0].transactions)
         while self._queue and rows + len(self._queue[0].transactions) <= self._settings.max_batch_rows:
@@ -117,20 +118,20 @@ class Batcher:
         """Batches under way."""
         return len(self._running)
 
-    def _finish(self, task: asyncio.Task[None]) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if self._queue:
-            self._plan_flush(asyncio.get_running_loop())
+            self._schedule_flush(asyncio.get_running_loop())
 
-    async def _run(self, batch: list[_Waiting]) -> None:
+    async def _run(self, batch: list[_Pending]) -> None:
         waited_s = asyncio.get_running_loop().time() - batch[0].since
         transactions = (
             batch[0].transactions
             if len(batch) == 1
-            else [row for waiting in batch for row in waiting.transactions]
+            else [row for pending in batch for row in pending.transactions]
         )
         try:
-            # What waited behind a stuck hop has used up its time and fails with it: nobody waits twice.
+            # A request that waited behind a stuck call has used up its time and fails with that call.
             async with asyncio.timeout(self._deadline_s - waited_s):
                 decisions = await self._decide(transactions, len(batch), waited_s)
         except TimeoutError:
@@ -143,23 +144,23 @@ class Batcher:
             self._fail(batch, "Scoring failed.", ScoringFailedError)
             raise
         else:
-            _hand_out(batch, decisions)
+            _distribute(batch, decisions)
 
     def _fail(
         self,
-        batch: list[_Waiting],
+        batch: list[_Pending],
         message: str,
         error: type[RunnerUnavailableError] = RunnerUnavailableError,
     ) -> None:
-        for waiting in batch:
-            if not waiting.answer.done():
-                waiting.answer.set_exception(error(message, self._settings.retry_after_s))
+        for pending in batch:
+            if not pending.answer.done():
+                pending.answer.set_exception(error(message, self._settings.retry_after_s))
 
 
-def _hand_out(batch: list[_Waiting], decisions: Sequence[Any]) -> None:
+def _distribute(batch: list[_Pending], decisions: Sequence[Any]) -> None:
     start = 0
-    for waiting in batch:
-        end = start + len(waiting.transactions)
-        if not waiting.answer.done():  # its caller may have gone
-            waiting.answer.set_result(decisions[start:end])
+    for pending in batch:
+        end = start + len(pending.transactions)
+        if not pending.answer.done():  # the caller may have hung up
+            pending.answer.set_result(decisions[start:end])
         start = end

@@ -1,4 +1,4 @@
-"""Transactions to decisions: asks both runners at once, then applies the release's policy."""
+"""Transactions to decisions: calls both runners at once, then applies the release's policy."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import numpy as np
 from bentos.classify.decoding import pack_features
 from bentos.errors import ScoringFailedError
 from bentos.metrics import Metrics
-from bentos.policy import RISK_LEVELS, Floats, Verdict, decide
+from bentos.policy import RISK_LEVELS, Action, Floats, decide
 from bentos.release import Release
-from bentos.rpc.client import Scorer
 from bentos.rpc.codec import Rows
+from bentos.rpc.scorer import Scorer
 
 
-class PairScores(msgspec.Struct, gc=False):
-    """Each model's own output."""
+class ModelScores(msgspec.Struct, gc=False):
+    """Each model's own output; `bentos.schemas.Scores` is its published form."""
 
     neural_net: float
     xgboost: float
 
 
-class Decided(msgspec.Struct, gc=False, omit_defaults=True):
-    """One decision on its way out; `bentos.schemas.Decision` is its published form."""
+class DecisionMessage(msgspec.Struct, gc=False, omit_defaults=True):
+    """One decision, ready to encode; `bentos.schemas.Decision` is its published form."""
 
     transaction_id: str | msgspec.UnsetType
     decision: str
     is_fraud: bool
     fraud_probability: float
     risk_level: str
-    scores: PairScores
+    scores: ModelScores
     release: str
     models: msgspec.Raw
     reasons: Any = msgspec.UNSET
@@ -50,7 +50,7 @@ class Classifier:
     neural_net, xgboost : Scorer
         Its runners.
     metrics : Metrics
-        Told every score.
+        Gets every score.
     """
 
     def __init__(self, release: Release, neural_net: Scorer, xgboost: Scorer, metrics: Metrics) -> None:
@@ -60,12 +60,13 @@ class Classifier:
         self._metrics = metrics
         tags = {"neural_net": release.neural_net_tag, "xgboost": release.xgboost_tag}
         self._models = msgspec.Raw(msgspec.json.encode(tags))
-        self._words = [
-            (verdict.name.lower(), verdict is not Verdict.APPROVE, RISK_LEVELS[verdict])
-            for verdict in Verdict
+        self._actions = [
+            (action.name.lower(), action is not Action.APPROVE, RISK_LEVELS[action]) for action in Action
         ]
 
-    async def decide(self, transactions: Sequence[Any], requests: int, queue_s: float) -> list[Decided]:
+    async def decide(
+        self, transactions: Sequence[Any], requests: int, queue_s: float
+    ) -> list[DecisionMessage]:
         """Return one decision per transaction, in order.
 
         Parameters
@@ -82,24 +83,28 @@ class Classifier:
         RunnerUnavailableError
             If a runner did not answer.
         ScoringFailedError
-            If it answered otherwise than with scores.
+            If it answered with something else than scores.
         """
         started = perf_counter()
         rows = pack_features(transactions)
         answers = await asyncio.gather(self._neural_net.score(rows), self._xgboost.score(rows))
         answered = perf_counter()
         neural_net, xgboost = (_checked(scores, len(transactions)) for scores in answers)
-        decisions = self._word(transactions, neural_net, xgboost)
-        self._metrics.batch(
+        decisions = self._decide_scored(transactions, neural_net, xgboost)
+        self._metrics.record_batch(
             len(transactions), requests, queue_s, answered - started, perf_counter() - answered
         )
         return decisions
 
-    def _word(self, transactions: Sequence[Any], neural_net: Floats, xgboost: Floats) -> list[Decided]:
+    def _decide_scored(
+        self, transactions: Sequence[Any], neural_net: Floats, xgboost: Floats
+    ) -> list[DecisionMessage]:
         codes = decide(neural_net, xgboost, self.release.thresholds)
         probabilities = self.release.calibration.probability(neural_net, xgboost)
-        self._metrics.scored(neural_net, xgboost, probabilities, np.bincount(codes, minlength=3).tolist())
-        words, number, models = self._words, self.release.number, self._models
+        self._metrics.record_scores(
+            neural_net, xgboost, probabilities, np.bincount(codes, minlength=3).tolist()
+        )
+        actions, number, models = self._actions, self.release.number, self._models
         decisions = []
         for row, code, probability, network, trees in zip(
             transactions,
@@ -109,16 +114,18 @@ class Classifier:
             xgboost.tolist(),
             strict=True,
         ):
-            word, is_fraud, risk = words[code]
-            scores = PairScores(network, trees)
+            decision, is_fraud, risk = actions[code]
+            scores = ModelScores(network, trees)
             decisions.append(
-                Decided(row.transaction_id, word, is_fraud, probability, risk, scores, number, models)
+                DecisionMessage(
+                    row.transaction_id, decision, is_fraud, probability, risk, scores, number, models
+                )
             )
         return decisions
 
 
 def _checked(scores: Rows, length: int) -> Floats:
-    """Return the scores as float64; fewer, more, or impossible ones never become a decision."""
+    """Return the scores as float64, and refuse a wrong number of them and impossible ones."""
     checked = scores.astype(np.float64)
     if checked.shape != (length,) or not np.all((checked >= 0) & (checked <= 1)):
         raise ScoringFailedError("A runner gave an answer that is not a score.")

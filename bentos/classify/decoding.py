@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from bentos.errors import Detail, ListTooLongError, MalformedError
 from bentos.release import FEATURE_NAMES
 from bentos.schemas import MAX_ID_CHARACTERS, feature_range, transaction_model
-from bentos.settings import LimitSettings
+from bentos.settings.sections import LimitSettings
 
 # So many bad transactions of a list are named; each with all its faults.
 MAX_NAMED = 100

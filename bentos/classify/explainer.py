@@ -12,8 +12,8 @@ from bentos.classify.decoding import pack_features
 from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
 from bentos.policy import Calibration, Floats
 from bentos.release import FEATURE_NAMES
-from bentos.rpc.client import Scorer
-from bentos.settings import ExplainSettings
+from bentos.rpc.scorer import Scorer
+from bentos.settings.sections import ExplainSettings
 
 
 class Explainer:

@@ -1,4 +1,4 @@
-"""The bytes of a request body to the bytes of its answer: decode, decide, give reasons, encode."""
+"""From the bytes of a request body to the bytes of its answer: decode, decide, give reasons, encode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Answer:
-    """An answer and what it took."""
+    """An answer, and how long its parts took."""
 
     body: bytes
     transactions: int
@@ -24,7 +24,7 @@ class Answer:
     encode_s: float
 
 
-class Desk:
+class ClassifyHandler:
     """Answers bodies of ``POST /classify``.
 
     Parameters
@@ -42,13 +42,13 @@ class Desk:
         self._batcher = batcher
         self._explainer = explainer
 
-    async def answer(self, body: bytes, wants_reasons: bool = False) -> Answer:
+    async def handle(self, body: bytes, wants_reasons: bool = False) -> Answer:
         """Return the answer to `body`.
 
         Raises
         ------
         RequestError
-            With the status the caller gets.
+            With the status that the caller gets.
         """
         started = perf_counter()
         transactions, is_single = self._decoder.decode(body)

@@ -1,6 +1,6 @@
-"""Lets a runner outlive the gateway: told to stop, it goes on until nobody asks any more.
+"""Delays a runner's shutdown until no request has arrived for 0.5 s.
 
-BentoML stops all processes at once, so that requests still under way in the gateway would find no runner.
+BentoML (1.4.40) stops all processes at once, so a request still in the gateway would find no runner.
 """
 
 from __future__ import annotations
@@ -11,46 +11,65 @@ import threading
 import time
 from types import FrameType
 
-# No request for so long: the gateway has finished. It asks within milliseconds while it has not.
+import uvicorn
+import uvicorn.server
+
+from bentos.compat.assumptions import require
+
+# No request for this long: the gateway has finished. Until then it calls every few milliseconds.
 QUIET_S = 0.5
-# The gateway's deadline is 2 s; nothing it still waits for comes later than this.
-LONGEST_S = 5.0
+# The gateway's deadline is 2 s, so no request that it still holds arrives later than this.
+MAX_DELAY_S = 5.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Linger:
-    """Stands between a stop signal and uvicorn."""
+def check_assumptions() -> None:
+    """Return if uvicorn handles stop signals as `GracefulShutdown` takes for granted.
+
+    Raises
+    ------
+    BrokenAssumptionError
+        If its handlers could not be called from here.
+    """
+    is_method = callable(getattr(uvicorn.Server, "handle_exit", None))
+    holds = is_method and set(SIGNALS) <= set(getattr(uvicorn.server, "HANDLED_SIGNALS", ()))
+    require("uvicorn", "it handles SIGTERM and SIGINT by `signal.signal` before start-up", holds)
+
+
+class GracefulShutdown:
+    """Passes a stop signal on to uvicorn once no request has arrived for `QUIET_S` seconds."""
 
     def __init__(self) -> None:
-        self._last = time.monotonic()
-        self._uvicorn = {number: signal.getsignal(number) for number in SIGNALS}
+        self._last_request = time.monotonic()
+        self._uvicorn_handlers = {number: signal.getsignal(number) for number in SIGNALS}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
 
-    def touch(self) -> None:
-        """Note that somebody asked."""
-        self._last = time.monotonic()
+    def note_request(self) -> None:
+        """Remember that a request has arrived now."""
+        self._last_request = time.monotonic()
 
     def install(self) -> None:
-        """Take the stop signals over from uvicorn, which has set its handlers before start-up."""
+        """Take over the stop signals; uvicorn has set its own handlers before start-up."""
         if threading.current_thread() is not threading.main_thread():
             return
         self._loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            self._uvicorn[number] = signal.signal(number, self._told_to_stop)
+            self._uvicorn_handlers[number] = signal.signal(number, self._on_signal)
 
-    def _told_to_stop(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._start, number)
+            self._loop.call_soon_threadsafe(self._start_stopping, number)
 
-    def _start(self, number: int) -> None:
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._stop_when_quiet(number))
+    def _start_stopping(self, number: int) -> None:
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop_when_quiet(number))
 
     async def _stop_when_quiet(self, number: int) -> None:
-        told = time.monotonic()
-        while time.monotonic() < min(max(self._last, told) + QUIET_S, told + LONGEST_S):
+        signalled = time.monotonic()
+        latest = signalled + MAX_DELAY_S
+        while time.monotonic() < min(max(self._last_request, signalled) + QUIET_S, latest):
             await asyncio.sleep(0.05)
-        handler = self._uvicorn[signal.Signals(number)]
+        handler = self._uvicorn_handlers[signal.Signals(number)]
         if callable(handler):
             handler(number, None)

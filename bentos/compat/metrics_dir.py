@@ -1,7 +1,7 @@
-"""A folder of its own for the metrics of each service on a machine.
+"""Gives each service on a machine a metrics folder of its own.
 
-BentoML keeps them in one folder per BENTOML_HOME and empties it at start: a second service would wipe the
-metrics of the first and then count for both.
+BentoML (1.4.40) keeps the files of prometheus_client's multiprocess mode in one folder per BENTOML_HOME and
+empties it at start: a second service would delete the metrics of the first, then count for both.
 """
 
 from __future__ import annotations
@@ -12,23 +12,42 @@ from pathlib import Path
 
 from bentoml._internal.configuration.containers import BentoMLContainer
 
+from bentos.compat.assumptions import require
 
-def choose() -> None:
-    """Make BentoML keep the metrics of the service this process starts apart from every other's."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        return  # a worker: its service has chosen
-    shared = Path(BentoMLContainer.bentoml_home.get()) / "prometheus_multiproc_dir"
-    _forget_the_dead(shared)
-    BentoMLContainer.prometheus_multiproc_dir.set(str(shared / str(os.getpid())))
+VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+NAME = "prometheus_multiproc_dir"
 
 
-def _forget_the_dead(shared: Path) -> None:
+def check_assumptions() -> None:
+    """Return if BentoML's container says where metrics are kept.
+
+    Raises
+    ------
+    BrokenAssumptionError
+        If BentoML takes the folder from somewhere else.
+    """
+    folder = getattr(BentoMLContainer, NAME, None)
+    is_settable = hasattr(folder, "set") and hasattr(folder, "get")
+    require("bentoml", f"`BentoMLContainer.{NAME}` sets where metrics are kept", is_settable)
+
+
+def use_own_metrics_dir() -> None:
+    """Make BentoML keep the metrics of the service that this process starts in a folder of their own."""
+    if VARIABLE in os.environ:
+        return  # a worker: the first process has chosen
+    shared = Path(BentoMLContainer.bentoml_home.get()) / NAME
+    own = shared / str(os.getpid())
+    _remove_dirs_of_dead_processes(shared)
+    BentoMLContainer.prometheus_multiproc_dir.set(str(own))
+
+
+def _remove_dirs_of_dead_processes(shared: Path) -> None:
     for folder in shared.glob("*"):
-        if folder.name.isdigit() and not _runs(int(folder.name)):
+        if folder.name.isdigit() and not _is_running(int(folder.name)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol, sending head and body of an answer in one write.
+"""Makes uvicorn send head and body of an answer in one write.
 
-uvicorn writes them apart: two system calls here, two wake-ups at the caller, a tenth of
-what a small answer costs.
+uvicorn (0.54) writes them apart: two system calls here, two wake-ups at the caller, a tenth of what a small
+answer costs.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ from typing import Any, cast
 import uvicorn.config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from bentos.compat.assumptions import require
+
 HEAD_ENDS = b"\r\n\r\n"
 # An interim answer such as 100 Continue has no body to wait for.
 FINAL_HEAD_STARTS = tuple(b"HTTP/1.1 %d" % hundreds for hundreds in (2, 3, 4, 5))
 
 
-class Cork:
-    """A transport that keeps an answer's head until its body comes, or this turn of the loop ends.
+class CorkedTransport:
+    """A transport that holds back an answer's head until its body comes, or this turn of the loop ends.
 
     Parameters
     ----------
     transport : asyncio.Transport
-        Where it goes; everything but writing is its own.
+        The transport that is written to; everything but writing is its own.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -32,7 +34,7 @@ class Cork:
         self._loop = asyncio.get_running_loop()
 
     def write(self, data: bytes) -> None:
-        """Write `data`, after the head that was kept; keep it if it is a head."""
+        """Write `data` after the head that was held back; hold `data` back if it is a head."""
         if self._head:
             data, self._head = self._head + data, b""
         elif data.endswith(HEAD_ENDS) and data.startswith(FINAL_HEAD_STARTS):
@@ -42,7 +44,7 @@ class Cork:
         self._send(data)
 
     def close(self) -> None:
-        """Write what was kept, then close."""
+        """Write what was held back, then close."""
         self._flush()
         self._transport.close()
 
@@ -52,7 +54,7 @@ class Cork:
             self._send(head)
 
     def _send(self, data: bytes) -> None:
-        """Write what somebody may still read: uvicorn tells only the last of pipelined ones."""
+        """Write unless the caller has gone: uvicorn notices that only for the last of pipelined requests."""
         if not self._transport.is_closing():
             self._transport.write(data)
 
@@ -65,9 +67,22 @@ class CorkedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection."""
-        super().connection_made(cast("asyncio.Transport", Cork(transport)))
+        super().connection_made(cast("asyncio.Transport", CorkedTransport(transport)))
+
+
+def check_assumptions() -> None:
+    """Return if uvicorn chooses its protocol as `install` takes for granted.
+
+    Raises
+    ------
+    BrokenAssumptionError
+        If it chooses otherwise.
+    """
+    table = getattr(uvicorn.config, "HTTP_PROTOCOLS", None)
+    holds = isinstance(table, dict) and isinstance(table.get("auto"), str)
+    require("uvicorn", "`uvicorn.config.HTTP_PROTOCOLS` names the protocol class for `auto`", holds)
 
 
 def install() -> None:
-    """Make it what uvicorn takes by itself in this process."""
+    """Make `CorkedProtocol` the one that uvicorn chooses by itself in this process."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{CorkedProtocol.__name__}"

@@ -1,7 +1,7 @@
 """The public ASGI application: keys, limits and ``POST /classify``, before BentoML's middleware and routing.
 
-BentoML's own path through tracing, metrics and validation costs more than both models. What is not
-answered here goes to BentoML's application, and nothing else gets that far.
+BentoML's own path through tracing, metrics and validation costs more than both models. Only the paths in
+`BENTOML_PATHS` and the page's assets reach BentoML's application.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bentos.asgi import (
     read_body,
     send_answer,
 )
-from bentos.classify.handler import Answer, Desk
+from bentos.classify.handler import Answer, ClassifyHandler
 from bentos.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -36,13 +36,13 @@ from bentos.errors import (
     OverloadedError,
     RequestError,
 )
-from bentos.gateway.auth import Guard
-from bentos.gateway.body_timeout import BodyClock
+from bentos.gateway.auth import ApiKeyAuth
+from bentos.gateway.body_timeout import BodyTimeout
 from bentos.metrics import Metrics
-from bentos.settings import Settings
+from bentos.settings.load import Settings
 
 CLASSIFY = "/classify"
-PASSED_ON = frozenset({"/healthz", "/livez", "/readyz", "/metrics", "/schema.json"})
+BENTOML_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/metrics", "/schema.json"})
 ASSETS = "/static_content/"
 JSON: Headers = [(b"content-type", b"application/json")]
 HTML: Headers = [
@@ -53,17 +53,17 @@ READ_METHODS = ("GET", "HEAD")
 _encode = msgspec.json.Encoder().encode
 
 
-class Gateway(Protocol):
-    """What the front door needs of the service's instance, which exists only after start-up."""
+class GatewayBackend(Protocol):
+    """What the application needs of the service's instance, which exists only after start-up."""
 
-    desk: Desk
+    handler: ClassifyHandler
     metrics: Metrics
     page: bytes
     openapi: bytes
     info: bytes
 
 
-class FrontDoor:
+class GatewayApp:
     """The ASGI application of the gateway process.
 
     Parameters
@@ -72,7 +72,7 @@ class FrontDoor:
         BentoML's own.
     settings : Settings
         Limits and keys.
-    gateway : callable
+    backend : callable
         Returns the service's instance.
 
     Raises
@@ -81,12 +81,14 @@ class FrontDoor:
         If keys are to be read from a file that is missing or empty.
     """
 
-    def __init__(self, application: Application, settings: Settings, gateway: Callable[[], Gateway]) -> None:
+    def __init__(
+        self, application: Application, settings: Settings, backend: Callable[[], GatewayBackend]
+    ) -> None:
         self._application = application
         self._settings = settings
-        self._guard = Guard(settings.security)
-        self._gateway = gateway
-        self._clock = BodyClock(settings.request.body_timeout_s)
+        self._auth = ApiKeyAuth(settings.security)
+        self._backend = backend
+        self._body_timeout = BodyTimeout(settings.request.body_timeout_s)
         self._requests = 0
         self._buffered_bytes = 0
 
@@ -97,24 +99,24 @@ class FrontDoor:
             return
         headers = dict(scope["headers"])
         try:
-            self._guard.admit(scope["path"], headers)
+            self._auth.authorize(scope["path"], headers)
             if scope["path"] == CLASSIFY:
                 await self._classify(scope, headers, receive, send)
             else:
                 await self._serve(scope, receive, send)
         except RequestError as error:
-            self._gateway().metrics.refused(error.reason)
+            self._backend().metrics.count_refusal(error.reason)
             await _send_error(send, error)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer everything but /classify; only reading methods, only known paths."""
         path = scope["path"]
         answers: dict[str, Callable[[], tuple[Headers, bytes]]] = {
-            "/info": lambda: (JSON, self._gateway().info),
-            "/docs.json": lambda: (JSON, self._gateway().openapi),
-            "/": lambda: (HTML, self._gateway().page),
+            "/info": lambda: (JSON, self._backend().info),
+            "/docs.json": lambda: (JSON, self._backend().openapi),
+            "/": lambda: (HTML, self._backend().page),
         }
-        if path not in answers and path not in PASSED_ON and not path.startswith(ASSETS):
+        if path not in answers and path not in BENTOML_PATHS and not path.startswith(ASSETS):
             raise NotFoundError
         if scope["method"] not in READ_METHODS:
             raise MethodError(READ_METHODS)
@@ -123,7 +125,7 @@ class FrontDoor:
             await send_answer(send, 200, headers, body)
             return
         if path == "/metrics":
-            self._gateway().metrics.hand_over()
+            self._backend().metrics.flush()
         await self._application(scope, receive, send)
 
     async def _classify(
@@ -139,23 +141,25 @@ class FrontDoor:
             wants_reasons = _wants_reasons(scope["query_string"])
             body = await self._receive(headers, receive)
             received = perf_counter()
-            answer = await self._gateway().desk.answer(body, wants_reasons)
+            answer = await self._backend().handler.handle(body, wants_reasons)
             status = 200
             await send_answer(send, status, JSON, answer.body)
         except RequestError as error:
             status = error.status
-            self._gateway().metrics.refused(error.reason)
+            self._backend().metrics.count_refusal(error.reason)
             await _send_error(send, error)
         except ClientGoneError:
-            self._gateway().metrics.refused("client_gone")
+            self._backend().metrics.count_refusal("client_gone")
             return
         except Exception:
-            # The server answers 500 and logs it; an alert must see it too.
-            self._gateway().metrics.refused("defect")
-            self._gateway().metrics.answered(500, perf_counter() - started, received - started, 0.0, 0.0)
+            # uvicorn answers 500 and logs it; an alert must see it too.
+            self._backend().metrics.count_refusal("defect")
+            self._backend().metrics.record_answer(500, perf_counter() - started, received - started, 0.0, 0.0)
             raise
         total = perf_counter() - started
-        self._gateway().metrics.answered(status, total, received - started, answer.decode_s, answer.encode_s)
+        self._backend().metrics.record_answer(
+            status, total, received - started, answer.decode_s, answer.encode_s
+        )
         if self._settings.log.access:
             _log(scope, status, total, answer.transactions)
 
@@ -171,7 +175,7 @@ class FrontDoor:
         self._requests += 1
         self._buffered_bytes += expected
         try:
-            return await self._clock.bound(read_body(receive, limits.max_body_bytes))
+            return await self._body_timeout.apply(read_body(receive, limits.max_body_bytes))
         except TimeoutError:
             raise BodyTimeoutError("The body did not arrive in time.") from None
         except BodyOverLimitError:

@@ -1,4 +1,4 @@
-"""Who may ask: keys, compared in constant time, and which paths are open without one."""
+"""API keys, compared in constant time, and the paths that are open without one."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import hmac
 from collections.abc import Mapping
 
 from bentos.errors import UnauthorizedError
-from bentos.settings import SecuritySettings
+from bentos.settings.sections import SecuritySettings
 
 HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 METRICS_PATHS = frozenset({"/metrics"})
 BEARER = b"bearer "
 
 
-class Guard:
-    """Lets a request through or raises.
+class ApiKeyAuth:
+    """Lets a request with a key through, and refuses every other.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Guard:
         self._digests = [_digest(key.encode()) for key in _keys(settings)]
         self._settings = settings
 
-    def admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+    def authorize(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         """Return if `path` is open or the request carries a key.
 
         Raises
@@ -53,7 +53,7 @@ class Guard:
         return self._settings.open_docs and path not in ("/classify", "/info")
 
     def _is_known(self, key: bytes) -> bool:
-        # Digests have one length and every one is compared: the time taken tells nothing about a key.
+        # All digests have one length and each is compared, so the time taken says nothing about a key.
         digest = _digest(key)
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches)

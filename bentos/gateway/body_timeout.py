@@ -1,7 +1,6 @@
-"""A time limit on bodies that costs a quick one next to nothing.
+"""A time limit on request bodies: one timer for all of them.
 
-``asyncio.timeout`` sets and cancels a timer for every request: 7 % of what a small answer costs. Here one
-timer looks at all bodies that are still arriving.
+``asyncio.timeout`` sets and cancels a timer for every request: 7 % of what a small answer costs.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class BodyClock:
-    """Bounds how long a body may take to arrive.
+class BodyTimeout:
+    """Limits how long a body may take to arrive.
 
     Parameters
     ----------
     limit_s : float
-        A body that takes this long is given up within a quarter of it more.
+        A body that takes longer is given up, at the latest after a quarter of this time more.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -28,7 +27,7 @@ class BodyClock:
         self._expired: set[asyncio.Task[Any]] = set()
         self._is_ticking = False
 
-    async def bound(self, body: Awaitable[T]) -> T:
+    async def apply(self, body: Awaitable[T]) -> T:
         """Return what `body` gives.
 
         Raises

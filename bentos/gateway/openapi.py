@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from bentos.release import FEATURE_NAMES
 from bentos.schemas import Decision, transaction_model
-from bentos.settings import Settings
+from bentos.settings.load import Settings
 
 Json = Any
 REFERENCE = "#/components/schemas/{model}"
@@ -153,7 +153,7 @@ def _classify(settings: Settings) -> dict[str, Any]:
         ],
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {
-            "200": {"description": "Decided.", "content": {"application/json": answer}},
+            "200": {"description": "DecisionMessage.", "content": {"application/json": answer}},
             "400": _fault("Something in the request is against this document; nothing was decided."),
             "401": _fault("A key is needed."),
             "408": _fault("The body did not arrive in time."),

@@ -1,13 +1,13 @@
-"""The hop between gateway and runners: raw float32 rows one way, raw float32 answers back.
+"""What travels between gateway and runners: raw float32 rows one way, raw float32 answers back.
 
-BentoML's own formats cost more here than the models do: pickling and a validated tensor schema
-take 200 µs a call, these bytes none.
+BentoML's own formats cost more than the models do: pickling and a validated tensor schema take 200 µs a
+call, these bytes none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import bentoml
 import numpy as np
@@ -17,18 +17,13 @@ from _bentoml_sdk.io_models import IORootModel  # type: ignore[import-untyped]
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bentos.compat.bentoml_typing import Method
 from bentos.release import FEATURE_NAMES
 
 MEDIA_TYPE = "application/octet-stream"
 FLOAT32 = np.dtype("<f4")
 
 Rows = npt.NDArray[np.float32]
-Method = TypeVar("Method", bound=Callable[..., Any])
-
-api: Callable[[Method], Method] = bentoml.api
-on_startup: Callable[[Method], Method] = bentoml.on_startup
-on_shutdown: Callable[[Method], Method] = bentoml.on_shutdown
-# BentoML's decorators with the types they lack.
 
 
 def rows_of(body: bytes) -> Rows:
@@ -56,7 +51,7 @@ class FloatRows(IORootModel[Any]):  # type: ignore[misc]  # BentoML ships no typ
 
 
 batched: Callable[[Method], Method] = bentoml.api(batchable=True, input_spec=FloatRows, output_spec=FloatRows)
-"""Marks a runner's method whose rows BentoML batches adaptively; sizes come from `bentos.settings`."""
+"""Marks a runner's method whose rows BentoML batches adaptively; `bentos.settings` sets the sizes."""
 
 unbatched: Callable[[Method], Method] = bentoml.api(input_spec=FloatRows, output_spec=FloatRows)
 """Marks a runner's method that takes rows as they come."""

@@ -234,7 +234,7 @@ def test_the_other_paths_answer(client: httpx.Client, path: str) -> None:
     assert client.head(path).status_code in (200, 405)
 
 
-def test_the_page_needs_nobody_else(client: httpx.Client) -> None:
+def test_the_page_loads_from_nowhere_else(client: httpx.Client) -> None:
     """The page and what it loads come from here: no third party learns who looks at transactions."""
     page = client.get("/").text
     assert "docs.json" in page
@@ -277,7 +277,7 @@ def test_metrics_tell_what_happened(
     for name in ("fraud_score", "fraud_probability", "fraud_batch_rows", "fraud_request_seconds"):
         assert any(key.startswith(f"{name}_bucket") for key in samples)
 
-    # Told once a second: what waited in the middle of the load may still stand there.
+    # Written once a second: what waited in the middle of the load may still stand there.
     def is_empty() -> bool:
         return metric_samples(client.get("/metrics").text)["fraud_queued_rows"] == 0
 
@@ -288,7 +288,7 @@ def test_metrics_tell_what_happened(
 def test_adaptive_batching_is_real(
     served: Served, client: httpx.Client, transactions: list[dict[str, Any]]
 ) -> None:
-    """Under load some adaptive batches of both runners hold more than one hop."""
+    """Under load some adaptive batches of both runners hold more than one call."""
     concurrently(served, transactions[:600])
     samples = metric_samples(client.get("/metrics").text)
     for runner in ("NeuralNetRunner", "XGBoostRunner"):

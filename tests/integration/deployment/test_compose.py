@@ -202,11 +202,11 @@ def test_variables_are_settings_of_the_bridge(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_variables_are_settings_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bentos.settings import DEFAULT_CONFIG, read_settings
+    from bentos.settings.load import load_settings
 
     for name, value in (environment("service") | _secured("service")).items():
         monkeypatch.setenv(name, value)
-    assert read_settings(DEFAULT_CONFIG).security.api_keys_file == Path("/run/secrets/api-keys")
+    assert load_settings().security.api_keys_file == Path("/run/secrets/api-keys")
 
 
 def _secured(service: str) -> dict[str, str]:

@@ -373,11 +373,11 @@ def test_bridge_is_known_by_its_pod(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_service_gets_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bentos.settings import DEFAULT_CONFIG, read_settings
+    from bentos.settings.load import load_settings
 
     for variable in dict(containers())["Deployment-fraud-detection"]["env"]:
         monkeypatch.setenv(variable["name"], variable["value"])
-    keys = read_settings(DEFAULT_CONFIG).security.api_keys_file
+    keys = load_settings().security.api_keys_file
     assert keys == Path("/run/secrets/fraud-detection/api-keys")
 
 

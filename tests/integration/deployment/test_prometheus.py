@@ -22,7 +22,7 @@ from demo.brokers import Broker
 from demo.ports import choose_port
 from tests.conftest import ROOT
 from tests.e2e.faults import World, wait_until
-from tests.unit.bentos.gateway.test_app import Door
+from tests.unit.bentos.gateway.test_app import Gateway
 
 PROMETHEUS = ROOT / "configs" / "prometheus"
 DASHBOARDS = sorted((ROOT / "configs" / "grafana" / "dashboards").glob("*.json"))
@@ -149,16 +149,16 @@ def produced(*texts: str) -> dict[tuple[str, str], set[str]]:
 
 
 async def refuse() -> str:
-    """Return what the real front door exposes after a missing key, overload and two kinds of defect."""
-    door = Door(security={"api_keys": ["key"]})
+    """Return what the real application exposes after a missing key, overload and two kinds of defect."""
+    gateway = Gateway(security={"api_keys": ["key"]})
     key = {"content-type": "application/json", "x-api-key": "key"}
-    await door.ask()
+    await gateway.ask()
     for error in (OverloadedError("full"), ScoringFailedError("a defect"), ZeroDivisionError()):
-        door.desk.error = error
+        gateway.handler.error = error
         with contextlib.suppress(ZeroDivisionError):
-            await door.ask(headers=key)
-    door.gateway.metrics.hand_over()
-    return generate_latest(door.registry).decode()
+            await gateway.ask(headers=key)
+    gateway.backend.metrics.flush()
+    return generate_latest(gateway.registry).decode()
 
 
 def recorded() -> dict[str, set[str]]:

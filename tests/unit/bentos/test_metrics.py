@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""What Prometheus reads."""
 
 import re
 from pathlib import Path
@@ -10,16 +10,17 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from bentos import errors
-from bentos.metrics import REASONS, SHARES, STATUSES, ManyHistogram, Metrics
+from bentos.compat.bulk_histogram import BulkHistogram
+from bentos.metrics import REASONS, SCORE_BUCKETS, STATUSES, Metrics
 
 SOURCES = Path(errors.__file__).parent
 
 
-@given(st.lists(st.floats(0, 2) | st.sampled_from(SHARES), max_size=50))
+@given(st.lists(st.floats(0, 2) | st.sampled_from(SCORE_BUCKETS), max_size=50))
 def test_many_at_once_counts_as_one_by_one(values: list[float]) -> None:
     many, single = CollectorRegistry(), CollectorRegistry()
-    ManyHistogram("x", "x", buckets=SHARES, registry=many).observe_many(values)
-    histogram = Histogram("x", "x", buckets=SHARES, registry=single)
+    BulkHistogram("x", "x", buckets=SCORE_BUCKETS, registry=many).observe_many(values)
+    histogram = Histogram("x", "x", buckets=SCORE_BUCKETS, registry=single)
     for value in values:
         histogram.observe(value)
 
@@ -35,12 +36,12 @@ def test_everything_kept_is_handed_over_once() -> None:
     metrics = Metrics(registry)
     scores = np.array([0.1, 0.9, 0.95])
     for _ in range(2):
-        metrics.scored(scores, scores, scores, [1, 1, 1])
-        metrics.batch(rows=3, requests=2, queue_s=0.001, runners_s=0.002, policy_s=0.0001)
-        metrics.answered(200, 0.004, 0.001, 0.0001, 0.0001)
-    metrics.refused("not_json")
-    metrics.hand_over()
-    metrics.hand_over()
+        metrics.record_scores(scores, scores, scores, [1, 1, 1])
+        metrics.record_batch(rows=3, requests=2, queue_s=0.001, runners_s=0.002, policy_s=0.0001)
+        metrics.record_answer(200, 0.004, 0.001, 0.0001, 0.0001)
+    metrics.count_refusal("not_json")
+    metrics.flush()
+    metrics.flush()
     value = registry.get_sample_value
     assert value("fraud_transactions_total") == 6
     assert value("fraud_decisions_total", {"decision": "decline", "release": ""}) == 2
@@ -56,7 +57,7 @@ def test_everything_kept_is_handed_over_once() -> None:
 def test_every_reason_and_status_begins_at_zero() -> None:
     """What is seen first at 1 has no rate: no alert would see the first defect."""
     registry = CollectorRegistry()
-    Metrics(registry).serve(SimpleNamespace(number="12", neural_net_tag="n:12", xgboost_tag="x:12"))  # type: ignore[arg-type]
+    Metrics(registry).set_release(SimpleNamespace(number="12", neural_net_tag="n:12", xgboost_tag="x:12"))  # type: ignore[arg-type]
     for decision in ("approve", "review", "decline"):
         assert (
             registry.get_sample_value("fraud_decisions_total", {"decision": decision, "release": "12"}) == 0
@@ -73,7 +74,7 @@ def test_no_reason_is_forgotten() -> None:
         for path in SOURCES.rglob("*.py")
         for reason in re.findall(r'(?:reason(?:: str)? ?= ?|refused\()"(\w+)"', path.read_text())
     }
-    assert given - set(REASONS) == {"malformed", "unavailable"}  # of base classes that nobody raises
+    assert given - set(REASONS) == {"malformed", "unavailable"}  # of base classes, never raised
     answered = [error for error in vars(errors).values() if hasattr(error, "status")]
     # Who has no key or method is refused before a request counts as one to /classify.
     assert {str(error.status) for error in answered} - set(STATUSES) == {"401", "404", "405"}

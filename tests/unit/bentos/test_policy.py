@@ -4,31 +4,31 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bentos.policy import RISK_LEVELS, Calibration, Thresholds, Verdict, decide
+from bentos.policy import RISK_LEVELS, Action, Calibration, Thresholds, decide
 
 THRESHOLDS = Thresholds(neural_net=0.8, xgboost=0.4)
 CALIBRATION = Calibration(intercept=-2.0, neural_net=0.6, xgboost=0.5, epsilon=1e-7)
 SCORES = st.floats(0, 1, width=32)
 
 
-def verdict(neural_net: float, xgboost: float) -> Verdict:
-    return Verdict(decide(np.array([neural_net]), np.array([xgboost]), THRESHOLDS)[0])
+def verdict(neural_net: float, xgboost: float) -> Action:
+    return Action(decide(np.array([neural_net]), np.array([xgboost]), THRESHOLDS)[0])
 
 
 def test_both_alarmed_declines_one_is_reviewed_none_is_approved() -> None:
-    assert verdict(0.9, 0.5) is Verdict.DECLINE
-    assert verdict(0.9, 0.1) is Verdict.REVIEW
-    assert verdict(0.1, 0.5) is Verdict.REVIEW
-    assert verdict(0.1, 0.1) is Verdict.APPROVE
+    assert verdict(0.9, 0.5) is Action.DECLINE
+    assert verdict(0.9, 0.1) is Action.REVIEW
+    assert verdict(0.1, 0.5) is Action.REVIEW
+    assert verdict(0.1, 0.1) is Action.APPROVE
 
 
 def test_a_score_at_its_threshold_alarms() -> None:
-    assert verdict(0.8, 0.4) is Verdict.DECLINE
-    assert verdict(np.nextafter(0.8, 0), np.nextafter(0.4, 0)) is Verdict.APPROVE
+    assert verdict(0.8, 0.4) is Action.DECLINE
+    assert verdict(np.nextafter(0.8, 0), np.nextafter(0.4, 0)) is Action.APPROVE
 
 
 def test_risk_is_one_for_one_with_the_decision() -> None:
-    assert [RISK_LEVELS[v] for v in (Verdict.APPROVE, Verdict.REVIEW, Verdict.DECLINE)] == [
+    assert [RISK_LEVELS[v] for v in (Action.APPROVE, Action.REVIEW, Action.DECLINE)] == [
         "LOW",
         "MEDIUM",
         "HIGH",

@@ -7,71 +7,112 @@ from pathlib import Path
 
 import pytest
 
-from bentos.settings import DEFAULT_CONFIG, Settings, load_settings, read_settings
+from bentos.errors import SettingsError
+from bentos.settings.load import Settings, load_settings, process_settings
 
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the path of the file that `load_settings` reads."""
+    path = tmp_path / "serving.yaml"
+    monkeypatch.setenv("SERVING__CONFIG", str(path))
+    return path
+
+
 def test_the_file_holds_the_defaults() -> None:
-    assert read_settings(DEFAULT_CONFIG).model_dump() == Settings().model_dump()
+    assert load_settings().model_dump() == Settings().model_dump()
 
 
-def test_a_variable_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "serving.yaml"
-    file.write_text("gateway: {deadline_ms: 700, retry_after_s: 3}")
+def test_a_flag_beats_a_variable_beats_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("{gateway: {deadline_ms: 700, retry_after_s: 3, gather_rows: 5}, port: 4000}")
     monkeypatch.setenv("SERVING__GATEWAY__DEADLINE_MS", "900")
+    monkeypatch.setenv("SERVING__GATEWAY__RETRY_AFTER_S", "4")
     monkeypatch.setenv("SERVING__SECURITY__API_KEYS", '["a", "b"]')
-    settings = read_settings(file)
-    assert (settings.gateway.deadline_ms, settings.gateway.retry_after_s) == (900, 3)
+    settings = load_settings({"gateway": {"deadline_ms": 1000}})
+    gateway = settings.gateway
+    assert (gateway.deadline_ms, gateway.retry_after_s, gateway.gather_rows) == (1000, 4, 5)
     assert [key.get_secret_value() for key in settings.security.api_keys] == ["a", "b"]
+    assert (settings.port, gateway.workers) == (4000, 1)
+
+
+def test_an_empty_variable_counts_as_not_set(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("{release: '7', security: {api_keys_file: keys}}")
+    for name in ("RELEASE", "SECURITY__API_KEYS_FILE", "GATEWAY__DEADLINE_MS", "SECURITY"):
+        monkeypatch.setenv(f"SERVING__{name}", "")
+    settings = load_settings()
+    assert (settings.release, settings.security.api_keys_file) == ("7", Path("keys"))
+    monkeypatch.setenv("SERVING__CONFIG", "")
+    assert load_settings() == Settings()
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "words"),
     [
-        "unknown: 1",
-        "gateway: {dead_line_ms: 1}",
-        "gateway: {deadline_ms: 0}",
-        "limits: {amount_max: 1.0e+39}",
-        "limits: {amount_max: .nan}",
-        "neural_net: {max_batch_rows: many}",
-        "security: {tls: {certificate_file: a.pem}}",
-        "[1, 2]",
+        ("unknown: 1", "unknown (file {file}): is no setting"),
+        ("gateway: {dead_line_ms: 1}", "gateway.dead_line_ms (file {file}): is no setting"),
+        ("gateway: {deadline_ms: 0}", "gateway.deadline_ms (file {file}): Input should be greater than 0"),
+        ("gateway: 3", "gateway (file {file}): Input should be"),
+        ("limits: {amount_max: 1.0e+39}", "limits.amount_max (file {file})"),
+        ("limits: {amount_max: .nan}", "limits.amount_max (file {file})"),
+        ("neural_net: {max_batch_rows: many}", "neural_net.max_batch_rows (file {file})"),
+        ("security: {tls: {certificate_file: a.pem}}", "security.tls (file {file}): certificate_file and"),
+        ("[1, 2]", "file {file}: must hold settings by name"),
+        ("port: 1\nport: [", "file {file}: line 2 is not YAML"),
+        (None, "file {file}: No such file"),
     ],
 )
-def test_wrong_settings_are_refused(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "serving.yaml"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=r"serving\.yaml"):
-        read_settings(file)
-
-
-def test_secrets_stay_out_of_messages(tmp_path: Path) -> None:
-    file = tmp_path / "serving.yaml"
-    file.write_text("security: {api_keys: hush-hush}")
-    with pytest.raises(ValueError) as caught:
-        read_settings(file)
-    assert "hush" not in str(caught.value)
-    assert "hush" not in repr(Settings(security={"api_keys": ["hush-hush"]}))
+def test_wrong_settings_are_refused_with_key_and_source(text: str | None, words: str, file: Path) -> None:
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert words.format(file=file) in str(caught.value)
+    assert str(caught.value).startswith("Wrong settings: ")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
-        ("SERVING__NO_SUCH_THING__AT_ALL", "1", "no_such_thing"),
-        ("SERVING__GATEWAY__DEADLINE_S", "1", "gateway.deadline_s"),
-        ("SERVING__CONFIG", "missing.yaml", "missing.yaml"),
+        ("SERVING__NO_SUCH_THING__AT_ALL", "1", "no_such_thing.at_all (variable {name}): is no setting"),
+        ("SERVING__GATEWAY__DEADLINE_S", "1", "gateway.deadline_s (variable {name}): is no setting"),
+        ("SERVING__GATEWAY__DEADLINE_MS", "soon", "gateway.deadline_ms (variable {name}): Input should be"),
+        ("SERVING__GATEWAY", '{"deadline_ms": 0}', "gateway.deadline_ms (variable {name})"),
+        (
+            "SERVING__SECURITY__API_KEYS",
+            "hush",
+            "security (variable {name}): a list or a section must be",
+        ),
+        ("SERVING__CONFIG", "missing.yaml", "file missing.yaml: No such file"),
     ],
 )
-def test_wrong_variables_end_the_process(
-    variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_wrong_variables_are_refused_by_name(
+    variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, value)
-    load_settings.cache_clear()
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_settings()
+    assert words.format(name=variable) in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
+def test_secrets_stay_out_of_messages(file: Path) -> None:
+    file.write_text("security: {api_keys: hush-hush}")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "hush" not in str(caught.value)
+    assert "hush" not in repr(Settings(security={"api_keys": ["hush-hush"]}))
+
+
+def test_wrong_settings_end_the_process_with_status_2(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("port: none")
+    process_settings.cache_clear()
+    with pytest.raises(SystemExit) as caught:
+        process_settings()
     assert caught.value.code == 2
-    assert words in capsys.readouterr().err
+    assert "port (file " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

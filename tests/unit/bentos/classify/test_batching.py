@@ -7,7 +7,7 @@ import pytest
 
 from bentos.classify.batching import Batcher
 from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
-from bentos.settings import GatewaySettings
+from bentos.settings.sections import GatewaySettings
 
 
 class Runners:
@@ -36,54 +36,54 @@ def batcher(runners: Runners, **settings: float) -> Batcher:
 
 async def test_every_request_gets_its_own_answers_in_order() -> None:
     runners = Runners()
-    desk = batcher(runners)
+    batched = batcher(runners)
     asked = [[number, number + 1000] for number in range(100)]
-    answers = await asyncio.gather(*(desk.submit(numbers) for numbers in asked))
+    answers = await asyncio.gather(*(batched.submit(numbers) for numbers in asked))
     assert answers == [[2 * number for number in numbers] for numbers in asked]
 
 
 async def test_concurrent_requests_leave_together() -> None:
     runners = Runners()
-    desk = batcher(runners)
-    await asyncio.gather(*(desk.submit([number]) for number in range(64)))
+    batched = batcher(runners)
+    await asyncio.gather(*(batched.submit([number]) for number in range(64)))
     assert len(runners.batches) == 1
     assert runners.requests == [64]
 
 
-async def test_a_lone_request_waits_for_nobody() -> None:
+async def test_a_lone_request_does_not_wait() -> None:
     runners = Runners()
     assert await asyncio.wait_for(batcher(runners).submit([1]), 0.1) == [2]
 
 
 async def test_a_long_list_goes_in_parts_and_comes_back_whole() -> None:
     runners = Runners()
-    desk = batcher(runners, max_batch_rows=10, max_batches_in_flight=2)
-    assert await desk.submit(list(range(95))) == [2 * number for number in range(95)]
+    batched = batcher(runners, max_batch_rows=10, max_batches_in_flight=2)
+    assert await batched.submit(list(range(95))) == [2 * number for number in range(95)]
     assert max(map(len, runners.batches)) == 10
 
 
-async def test_only_so_many_hops_are_under_way() -> None:
+async def test_only_so_many_calls_are_under_way() -> None:
     runners = Runners()
     runners.gate.clear()
-    desk = batcher(runners, max_batches_in_flight=2, max_batch_rows=1)
-    waiting = [asyncio.ensure_future(desk.submit([number])) for number in range(10)]
+    batched = batcher(runners, max_batches_in_flight=2, max_batch_rows=1)
+    waiting = [asyncio.ensure_future(batched.submit([number])) for number in range(10)]
     await asyncio.sleep(0.01)
-    assert (len(runners.batches), desk.in_flight, desk.queued_rows) == (2, 2, 8)
+    assert (len(runners.batches), batched.in_flight, batched.queued_rows) == (2, 2, 8)
     runners.gate.set()
     assert await asyncio.gather(*waiting) == [[2 * number] for number in range(10)]
-    assert (desk.in_flight, desk.queued_rows) == (0, 0)
+    assert (batched.in_flight, batched.queued_rows) == (0, 0)
 
 
 async def test_a_full_queue_refuses_at_once_and_loses_nothing() -> None:
     runners = Runners()
     runners.gate.clear()
-    desk = batcher(runners, max_batches_in_flight=1, max_batch_rows=1, max_queued_rows=3)
-    waiting = [asyncio.ensure_future(desk.submit([0]))]
+    batched = batcher(runners, max_batches_in_flight=1, max_batch_rows=1, max_queued_rows=3)
+    waiting = [asyncio.ensure_future(batched.submit([0]))]
     await asyncio.sleep(0.01)
-    waiting += [asyncio.ensure_future(desk.submit([number])) for number in range(1, 4)]
+    waiting += [asyncio.ensure_future(batched.submit([number])) for number in range(1, 4)]
     await asyncio.sleep(0.01)
     with pytest.raises(OverloadedError):
-        await asyncio.wait_for(desk.submit([9]), 0.05)
+        await asyncio.wait_for(batched.submit([9]), 0.05)
     runners.gate.set()
     assert await asyncio.gather(*waiting) == [[0], [2], [4], [6]]
 
@@ -91,28 +91,28 @@ async def test_a_full_queue_refuses_at_once_and_loses_nothing() -> None:
 async def test_stuck_runners_are_an_error_within_the_deadline_even_for_those_behind() -> None:
     runners = Runners()
     runners.gate.clear()
-    desk = batcher(runners, max_batches_in_flight=1, max_batch_rows=1, deadline_ms=100)
+    batched = batcher(runners, max_batches_in_flight=1, max_batch_rows=1, deadline_ms=100)
     loop = asyncio.get_running_loop()
     started = loop.time()
-    answers = await asyncio.gather(*(desk.submit([n]) for n in range(5)), return_exceptions=True)
+    answers = await asyncio.gather(*(batched.submit([n]) for n in range(5)), return_exceptions=True)
     assert all(isinstance(answer, RunnerUnavailableError) for answer in answers)
     assert loop.time() - started < 1.0
     runners.gate.set()
-    assert await desk.submit([1]) == [2]
+    assert await batched.submit([1]) == [2]
 
 
-async def test_a_failed_hop_fails_its_requests_and_no_other() -> None:
+async def test_a_failed_call_fails_its_requests_and_no_other() -> None:
     runners = Runners()
-    desk = batcher(runners)
+    batched = batcher(runners)
     runners.error = RunnerUnavailableError("down")
     with pytest.raises(RunnerUnavailableError):
-        await desk.submit([1])
+        await batched.submit([1])
     runners.error = None
-    assert await desk.submit([1]) == [2]
+    assert await batched.submit([1]) == [2]
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), ScoringFailedError("not a score")])
-async def test_a_defect_is_told_from_a_runner_that_is_away(
+async def test_a_defect_differs_from_a_runner_that_is_away(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     runners = Runners()
@@ -121,11 +121,11 @@ async def test_a_defect_is_told_from_a_runner_that_is_away(
         await batcher(runners).submit([1])
 
 
-async def test_a_caller_who_leaves_harms_nobody() -> None:
+async def test_a_caller_who_leaves_harms_no_other() -> None:
     runners = Runners()
     runners.gate.clear()
-    desk = batcher(runners)
-    leaving, staying = asyncio.ensure_future(desk.submit([1])), asyncio.ensure_future(desk.submit([2]))
+    batched = batcher(runners)
+    leaving, staying = asyncio.ensure_future(batched.submit([1])), asyncio.ensure_future(batched.submit([2]))
     await asyncio.sleep(0.01)
     leaving.cancel()
     runners.gate.set()

@@ -1,4 +1,4 @@
-"""The public door on plain ASGI: limits, keys, methods, and what is logged."""
+"""The public application on plain ASGI: limits, keys, methods, and what is logged."""
 
 import asyncio
 import json
@@ -11,38 +11,38 @@ from prometheus_client import CollectorRegistry
 
 from bentos.classify.handler import Answer
 from bentos.errors import OverloadedError
-from bentos.gateway.app import FrontDoor
+from bentos.gateway.app import GatewayApp
 from bentos.metrics import Metrics
-from bentos.settings import Settings
+from bentos.settings.load import Settings
 
 JSON = {"content-type": "application/json"}
 
 
-class Desk:
+class Handler:
     """Answers every body with its own length."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
         self.error: Exception | None = None
 
-    async def answer(self, body: bytes, wants_reasons: bool = False) -> Answer:
+    async def handle(self, body: bytes, wants_reasons: bool = False) -> Answer:
         if self.error is not None:
             raise self.error
         self.bodies.append(body)
         return Answer(json.dumps({"length": len(body), "reasons": wants_reasons}).encode(), 1, 0.0, 0.0)
 
 
-class Door:
-    """A front door with fakes behind it."""
+class Gateway:
+    """The public application with fakes behind it."""
 
     def __init__(self, **settings: Any) -> None:
-        self.desk = Desk()
+        self.handler = Handler()
         self.registry = CollectorRegistry()
         self.passed_on: list[str] = []
-        self.gateway = SimpleNamespace(
-            desk=self.desk, metrics=Metrics(self.registry), page=b"<html>", openapi=b"{}", info=b"{}"
+        self.backend = SimpleNamespace(
+            handler=self.handler, metrics=Metrics(self.registry), page=b"<html>", openapi=b"{}", info=b"{}"
         )
-        self.door = FrontDoor(self.application, Settings(**settings), lambda: self.gateway)
+        self.app = GatewayApp(self.application, Settings(**settings), lambda: self.backend)
 
     async def application(self, scope: Any, receive: Any, send: Any) -> None:
         self.passed_on.append(scope["path"])
@@ -78,7 +78,7 @@ class Door:
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             "client": ("10.0.0.1", 5),
         }
-        await self.door(scope, receive, send)
+        await self.app(scope, receive, send)
         body = sent[-1]["body"]
         return SimpleNamespace(
             status=sent[0]["status"],
@@ -92,9 +92,9 @@ class Door:
 
 
 async def test_a_body_in_pieces_arrives_whole() -> None:
-    door = Door()
-    answer = await door.ask(chunks=[b"{", b"", b"}"])
-    assert (answer.status, door.desk.bodies) == (200, [b"{}"])
+    gateway = Gateway()
+    answer = await gateway.ask(chunks=[b"{", b"", b"}"])
+    assert (answer.status, gateway.handler.bodies) == (200, [b"{}"])
     assert answer.headers["content-type"] == "application/json"
 
 
@@ -108,7 +108,7 @@ async def test_a_body_in_pieces_arrives_whole() -> None:
     ],
 )
 async def test_json_by_every_name_of_it(declared: str) -> None:
-    assert (await Door().ask(headers={"content-type": declared})).status == 200
+    assert (await Gateway().ask(headers={"content-type": declared})).status == 200
 
 
 @pytest.mark.parametrize(
@@ -126,47 +126,47 @@ async def test_json_by_every_name_of_it(declared: str) -> None:
     ],
 )
 async def test_other_media_types_are_415_unread(headers: dict[str, str]) -> None:
-    door = Door()
-    answer = await door.ask(headers=headers)
-    assert (answer.status, answer.unread, door.refusals("media_type")) == (415, 1, 1)
+    gateway = Gateway()
+    answer = await gateway.ask(headers=headers)
+    assert (answer.status, answer.unread, gateway.refusals("media_type")) == (415, 1, 1)
 
 
 async def test_an_announced_body_over_the_limit_is_not_read() -> None:
-    door = Door(request={"max_body_bytes": 2000})
-    answer = await door.ask(headers={**JSON, "content-length": "2001"}, chunks=[b"x" * 2001])
+    gateway = Gateway(request={"max_body_bytes": 2000})
+    answer = await gateway.ask(headers={**JSON, "content-length": "2001"}, chunks=[b"x" * 2001])
     assert (answer.status, answer.unread) == (413, 1)
     assert answer.headers["connection"] == "close"
 
 
 async def test_an_unannounced_body_is_read_no_further_than_the_limit() -> None:
-    door = Door(request={"max_body_bytes": 2000})
-    answer = await door.ask(chunks=[b"x" * 1500] * 10)
+    gateway = Gateway(request={"max_body_bytes": 2000})
+    answer = await gateway.ask(chunks=[b"x" * 1500] * 10)
     assert (answer.status, answer.unread) == (413, 8)
-    assert (await door.ask(chunks=[b"x" * 2001])).status == 413
-    assert (await door.ask(chunks=[b"x" * 1000] * 2)).status == 200
+    assert (await gateway.ask(chunks=[b"x" * 2001])).status == 413
+    assert (await gateway.ask(chunks=[b"x" * 1000] * 2)).status == 200
 
 
 async def test_a_slow_body_is_408_in_time() -> None:
-    door = Door(request={"body_timeout_s": 0.05})
-    answer = await asyncio.wait_for(door.ask(chunks=[b"{", None]), 1)
+    gateway = Gateway(request={"body_timeout_s": 0.05})
+    answer = await asyncio.wait_for(gateway.ask(chunks=[b"{", None]), 1)
     assert (answer.status, answer.headers["connection"]) == (408, "close")
 
 
 async def test_bodies_together_are_bounded() -> None:
-    door = Door(request={"max_buffered_bytes": 1500, "max_body_bytes": 1024, "body_timeout_s": 0.2})
-    slow = asyncio.ensure_future(door.ask(headers={**JSON, "content-length": "1000"}, chunks=[b"{", None]))
+    gateway = Gateway(request={"max_buffered_bytes": 1500, "max_body_bytes": 1024, "body_timeout_s": 0.2})
+    slow = asyncio.ensure_future(gateway.ask(headers={**JSON, "content-length": "1000"}, chunks=[b"{", None]))
     await asyncio.sleep(0.02)
-    refused = await door.ask(headers={**JSON, "content-length": "1000"})
+    refused = await gateway.ask(headers={**JSON, "content-length": "1000"})
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
     assert (await slow).status == 408
-    assert (await door.ask(headers={**JSON, "content-length": "1000"})).status == 200
+    assert (await gateway.ask(headers={**JSON, "content-length": "1000"})).status == 200
 
 
 @pytest.mark.parametrize(
     ("query", "status"), [("explain=true", 200), ("explain=false", 200), ("", 200), ("x=1", 200)]
 )
 async def test_reasons_on_request(query: str, status: int) -> None:
-    answer = await Door().ask(query=query)
+    answer = await Gateway().ask(query=query)
     assert answer.status == status
     assert json.loads(answer.body)["reasons"] is (query == "explain=true")
 
@@ -175,14 +175,14 @@ async def test_reasons_on_request(query: str, status: int) -> None:
     "query", ["explain", "explain=1", "explain=TRUE", "explain=true&explain=false", "explain=%ff"]
 )
 async def test_other_values_of_explain_are_400(query: str) -> None:
-    answer = await Door().ask(query=query)
+    answer = await Gateway().ask(query=query)
     assert answer.status == 400
     assert json.loads(answer.body)["detail"][0]["loc"] == ["query", "explain"]
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD"])
 async def test_classify_takes_post_only(method: str) -> None:
-    answer = await Door().ask(method=method)
+    answer = await Gateway().ask(method=method)
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
@@ -190,49 +190,49 @@ async def test_classify_takes_post_only(method: str) -> None:
     "path", ["/info", "/", "/docs.json", "/metrics", "/livez", "/static_content/index.css"]
 )
 async def test_the_rest_is_for_reading(path: str) -> None:
-    door = Door()
-    assert (await door.ask("GET", path)).status == 200
-    assert (await door.ask("POST", path)).status == 405
+    gateway = Gateway()
+    assert (await gateway.ask("GET", path)).status == 200
+    assert (await gateway.ask("POST", path)).status == 405
 
 
 @pytest.mark.parametrize(
     "path", ["/classify/", "//classify", "/score", "/contributions", "/static_content", "/x"]
 )
 async def test_nothing_else_reaches_bentoml(path: str) -> None:
-    door = Door()
+    gateway = Gateway()
     for method in ("GET", "POST"):
-        assert (await door.ask(method, path)).status == 404
-    assert door.passed_on == []
+        assert (await gateway.ask(method, path)).status == 404
+    assert gateway.passed_on == []
 
 
 async def test_without_the_key_nothing_is_read() -> None:
-    door = Door(security={"api_keys": ["key"]})
-    answer = await door.ask()
+    gateway = Gateway(security={"api_keys": ["key"]})
+    answer = await gateway.ask()
     assert (answer.status, answer.unread) == (401, 1)
     assert json.loads(answer.body) == {"error": "unauthorized", "detail": []}
-    assert (await door.ask(headers={**JSON, "x-api-key": "key"})).status == 200
-    assert (await door.ask("GET", "/readyz")).status == 200
+    assert (await gateway.ask(headers={**JSON, "x-api-key": "key"})).status == 200
+    assert (await gateway.ask("GET", "/readyz")).status == 200
 
 
 async def test_overload_says_when_to_come_back() -> None:
-    door = Door()
-    door.desk.error = OverloadedError("full", 3)
-    answer = await door.ask()
-    assert (answer.status, answer.headers["retry-after"], door.refusals("overloaded")) == (503, "3", 1)
+    gateway = Gateway()
+    gateway.handler.error = OverloadedError("full", 3)
+    answer = await gateway.ask()
+    assert (answer.status, answer.headers["retry-after"], gateway.refusals("overloaded")) == (503, "3", 1)
 
 
 async def test_a_defect_is_counted_as_the_500_it_becomes() -> None:
-    door = Door()
-    door.desk.error = ZeroDivisionError()
+    gateway = Gateway()
+    gateway.handler.error = ZeroDivisionError()
     with pytest.raises(ZeroDivisionError):  # the server answers and logs it
-        await door.ask()
-    door.gateway.metrics.hand_over()
-    assert door.refusals("defect") == 1
-    assert door.registry.get_sample_value("fraud_requests_total", {"status": "500"}) == 1
+        await gateway.ask()
+    gateway.backend.metrics.flush()
+    assert gateway.refusals("defect") == 1
+    assert gateway.registry.get_sample_value("fraud_requests_total", {"status": "500"}) == 1
 
 
 async def test_a_caller_who_hangs_up_is_counted_not_answered() -> None:
-    door = Door()
+    gateway = Gateway()
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -243,13 +243,13 @@ async def test_a_caller_who_hangs_up_is_counted_not_answered() -> None:
 
     headers = [(b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": b"", "headers": headers}
-    await door.door(scope, receive, send)
-    assert (sent, door.refusals("client_gone")) == ([], 1)
+    await gateway.app(scope, receive, send)
+    assert (sent, gateway.refusals("client_gone")) == ([], 1)
 
 
 async def test_the_access_log_tells_no_card_data(capsys: pytest.CaptureFixture[str]) -> None:
-    door = Door(log={"access": True})
-    await door.ask(chunks=[b'{"V1": 4929123412341234}'], query="explain=true&secret=4929123412341234")
+    gateway = Gateway(log={"access": True})
+    await gateway.ask(chunks=[b'{"V1": 4929123412341234}'], query="explain=true&secret=4929123412341234")
     (line,) = capsys.readouterr().out.splitlines()
     logged = json.loads(line)
     assert (logged["path"], logged["status"], logged["transactions"]) == ("/classify", 200, 1)
@@ -257,5 +257,5 @@ async def test_the_access_log_tells_no_card_data(capsys: pytest.CaptureFixture[s
 
 
 async def test_the_log_is_off_by_default(capsys: pytest.CaptureFixture[str]) -> None:
-    await Door().ask()
+    await Gateway().ask()
     assert capsys.readouterr().out == ""

@@ -6,43 +6,43 @@ import pytest
 
 from bentos.bentoml_services import _ssl
 from bentos.errors import UnauthorizedError
-from bentos.gateway.auth import Guard
-from bentos.settings import SecuritySettings, TlsSettings
+from bentos.gateway.auth import ApiKeyAuth
+from bentos.settings.sections import SecuritySettings, TlsSettings
 
 KEYS = SecuritySettings(api_keys=("first-key", "second-key"))
 
 
-def is_admitted(guard: Guard, path: str, **headers: str) -> bool:
+def is_admitted(auth: ApiKeyAuth, path: str, **headers: str) -> bool:
     raw = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
     try:
-        guard.admit(path, raw)
+        auth.authorize(path, raw)
     except UnauthorizedError:
         return False
     return True
 
 
 def test_without_keys_everything_is_open() -> None:
-    assert is_admitted(Guard(SecuritySettings()), "/classify")
+    assert is_admitted(ApiKeyAuth(SecuritySettings()), "/classify")
 
 
 @pytest.mark.parametrize("key", ["first-key", "second-key"])
 def test_each_key_opens_by_either_header(key: str) -> None:
-    guard = Guard(KEYS)
-    assert is_admitted(guard, "/classify", x_api_key=key)
-    assert is_admitted(guard, "/info", authorization=f"Bearer {key}")
-    assert is_admitted(guard, "/info", authorization=f"bearer  {key} ")
+    auth = ApiKeyAuth(KEYS)
+    assert is_admitted(auth, "/classify", x_api_key=key)
+    assert is_admitted(auth, "/info", authorization=f"Bearer {key}")
+    assert is_admitted(auth, "/info", authorization=f"bearer  {key} ")
 
 
 @pytest.mark.parametrize("key", ["", "first", "first-key ", "FIRST-KEY", "first-keysecond-key", "é"])
 def test_nothing_else_does(key: str) -> None:
-    guard = Guard(KEYS)
-    assert not is_admitted(guard, "/classify", x_api_key=key)
-    assert not is_admitted(guard, "/classify", authorization=f"Basic {key}")
-    assert not is_admitted(guard, "/classify")
+    auth = ApiKeyAuth(KEYS)
+    assert not is_admitted(auth, "/classify", x_api_key=key)
+    assert not is_admitted(auth, "/classify", authorization=f"Basic {key}")
+    assert not is_admitted(auth, "/classify")
 
 
 def test_a_wrong_key_is_not_mended_by_the_other_header() -> None:
-    assert not is_admitted(Guard(KEYS), "/classify", x_api_key="wrong", authorization="Bearer first-key")
+    assert not is_admitted(ApiKeyAuth(KEYS), "/classify", x_api_key="wrong", authorization="Bearer first-key")
 
 
 @pytest.mark.parametrize(
@@ -51,24 +51,24 @@ def test_a_wrong_key_is_not_mended_by_the_other_header() -> None:
 )
 def test_what_is_open_is_a_setting(setting: str, path: str) -> None:
     for is_open in (True, False):
-        guard = Guard(SecuritySettings(api_keys=("key",), **{setting: is_open}))
-        assert is_admitted(guard, path) is is_open
+        auth = ApiKeyAuth(SecuritySettings(api_keys=("key",), **{setting: is_open}))
+        assert is_admitted(auth, path) is is_open
 
 
 def test_keys_from_a_file_one_per_line(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("third\n\n  fourth \n")
-    guard = Guard(SecuritySettings(api_keys=("first",), api_keys_file=file))
-    assert all(is_admitted(guard, "/classify", x_api_key=key) for key in ("first", "third", "fourth"))
-    assert not is_admitted(guard, "/classify", x_api_key="")
+    auth = ApiKeyAuth(SecuritySettings(api_keys=("first",), api_keys_file=file))
+    assert all(is_admitted(auth, "/classify", x_api_key=key) for key in ("first", "third", "fourth"))
+    assert not is_admitted(auth, "/classify", x_api_key="")
 
 
 def test_a_file_without_keys_does_not_open_the_service(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("\n")
     with pytest.raises(ValueError, match="holds no key"):
-        Guard(SecuritySettings(api_keys_file=tmp_path / "keys"))
+        ApiKeyAuth(SecuritySettings(api_keys_file=tmp_path / "keys"))
     with pytest.raises(OSError):
-        Guard(SecuritySettings(api_keys_file=tmp_path / "missing"))
+        ApiKeyAuth(SecuritySettings(api_keys_file=tmp_path / "missing"))
 
 
 def test_the_password_of_the_tls_key_comes_from_a_file(

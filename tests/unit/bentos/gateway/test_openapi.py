@@ -10,7 +10,7 @@ from bentos.classify.decoding import Decoder
 from bentos.gateway.openapi import EXAMPLE_TRANSACTION, document
 from bentos.release import FEATURE_NAMES
 from bentos.schemas import feature_range
-from bentos.settings import Settings
+from bentos.settings.load import Settings
 from tests.serving_fixtures import FEATURES, encoded
 
 SETTINGS = Settings(limits={"amount_max": 5000.0}, request={"max_transactions": 7})

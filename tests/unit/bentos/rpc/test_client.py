@@ -1,4 +1,4 @@
-"""The hop to a runner over its socket, against runners that misbehave."""
+"""Calls to a runner over its socket, against runners that misbehave."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -125,7 +125,7 @@ async def failing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     await writer.drain()
 
 
-async def test_a_runner_that_fails_is_told_from_one_that_is_busy(tmp_path: Path) -> None:
+async def test_a_runner_that_fails_differs_from_one_that_is_busy(tmp_path: Path) -> None:
     async with runner(failing, tmp_path / "f") as client:
         with pytest.raises(ScoringFailedError):
             await asyncio.wait_for(client.score(ROW), 2)
@@ -179,7 +179,7 @@ async def test_after_a_failure_calls_fail_at_once_until_a_probe_is_answered(tmp_
 
 
 async def test_a_late_answer_is_never_taken_for_the_next(tmp_path: Path) -> None:
-    """A cancelled exchange closes its connection: what still comes belongs to nobody."""
+    """A cancelled exchange closes its connection: what still comes is no answer to a later call."""
     served = 0
 
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,24 +1,11 @@
-"""Typed view of ``configs/serving.yaml``: what the service may be told."""
+"""The blocks of ``configs/serving.yaml``: every setting with its range, its default and what it is for."""
 
 from __future__ import annotations
 
-import os
-import sys
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-ENV_PREFIX = "SERVING__"
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "serving.yaml"
 # A feature beyond this would be infinite as float32.
 FLOAT32_MAX = 3.0e38
 
@@ -57,14 +44,20 @@ class RequestSettings(Section):
 
 
 class GatewaySettings(Section):
-    """How requests are gathered before the hop to the runners."""
+    """How requests are gathered before the call to the runners."""
 
-    max_batch_rows: int = Field(4096, ge=1, description="Most rows in one hop; a longer list takes several.")
+    max_batch_rows: int = Field(
+        4096, ge=1, description="Most rows in one call to the runners; a longer list takes several."
+    )
     gather_rows: int = Field(
-        48, ge=1, description="Rows that leave at once; fewer leave when a turn of the loop brings no more."
+        48,
+        ge=1,
+        description="Rows that are sent at once; fewer when a turn of the event loop brings no more.",
     )
     max_batches_in_flight: int = Field(
-        2, ge=1, description="Hops under way at once; what arrives meanwhile is gathered into the next."
+        2,
+        ge=1,
+        description="Calls to the runners under way at once; requests that arrive meanwhile share the next.",
     )
     max_queued_rows: int = Field(
         50_000, ge=1, description="Rows that may wait; a request that would exceed it gets 503 at once."
@@ -86,7 +79,7 @@ class RunnerSettings(Section):
     max_wait_ms: float = Field(
         0.0,
         ge=0,
-        description="Longest an idle model waits for company; BentoML would learn a wait and keep it.",
+        description="Longest an idle model waits for more rows; BentoML would learn a wait and keep it.",
     )
     threads: int = Field(1, ge=1, description="Threads the model computes with.")
     workers: int = Field(1, ge=1, description="Processes of this runner.")
@@ -124,7 +117,7 @@ class SecuritySettings(Section):
 
 
 class ExplainSettings(Section):
-    """What ``?explain=true`` may cost."""
+    """What ``?explain`` may cost."""
 
     reasons: int = Field(5, ge=1, le=30, description="Reasons given per transaction.")
     chunk_rows: int = Field(128, ge=1, description="Rows explained at once; scores go in between.")
@@ -138,85 +131,3 @@ class LogSettings(Section):
     """What is written while serving; never a value of a transaction."""
 
     access: bool = Field(False, description="One JSON line per request on stdout.")
-
-
-class Settings(BaseSettings):
-    """Everything ``configs/serving.yaml`` may hold; order of precedence: variable, file, default."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__"
-    )
-    _file: ClassVar[dict[str, Any]] = {}
-
-    release: str | None = Field(None, description="Serve this release; without it, the active one.")
-    port: int = Field(3000, ge=1, le=65535, description="Port of `bentoml serve` where no flag names one.")
-    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104  # BentoML's own default
-    limits: LimitSettings = Field(LimitSettings(), description="What a feature may be.")
-    request: RequestSettings = Field(RequestSettings(), description="What a request may be.")
-    gateway: GatewaySettings = Field(GatewaySettings(), description="Gathering before the hop.")
-    neural_net: RunnerSettings = Field(RunnerSettings(), description="The network's runner.")
-    xgboost: RunnerSettings = Field(RunnerSettings(), description="The trees' runner.")
-    security: SecuritySettings = Field(SecuritySettings(), description="Who may ask.")
-    log: LogSettings = Field(LogSettings(), description="What is written while serving.")
-    explain: ExplainSettings = Field(ExplainSettings(), description="What ?explain=true may cost.")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put the file below the variables."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=cls._file)
-
-
-def read_settings(path: Path) -> Settings:
-    """Return the settings of the file at `path`, variables applied.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown or a value out of range; the message names each, without its value.
-    OSError
-        If the file cannot be read.
-    """
-    document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    if not isinstance(document, dict):
-        raise ValueError(f"{path}: not a mapping of settings")
-
-    class FromFile(Settings):
-        _file = document
-
-    try:
-        return FromFile()
-    except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()
-        )
-        raise ValueError(f"{path} or a {ENV_PREFIX} variable: {faults}") from None
-
-
-@lru_cache(maxsize=1)
-def load_settings() -> Settings:
-    """Return the settings of this process; wrong ones end it with status 2 and one sentence."""
-    unknown = sorted(_variables() - {"config", *Settings.model_fields})
-    if unknown:
-        _refuse(f"no setting is called {', '.join(unknown)} (a {ENV_PREFIX} variable)")
-    try:
-        return read_settings(Path(os.environ.get(f"{ENV_PREFIX}CONFIG", DEFAULT_CONFIG)))
-    except (ValueError, OSError, yaml.YAMLError) as error:
-        _refuse(str(error))
-
-
-def _variables() -> set[str]:
-    """Return the first level of every SERVING__ variable; pydantic would overlook those it does not know."""
-    names = (name.upper() for name in os.environ)
-    return {name[len(ENV_PREFIX) :].split("__")[0].lower() for name in names if name.startswith(ENV_PREFIX)}
-
-
-def _refuse(message: str) -> NoReturn:
-    sys.stderr.write(f"Wrong settings: {message}\n")
-    raise SystemExit(2)

@@ -1,0 +1,25 @@
+"""Checks what every workaround takes for granted, before the service starts."""
+
+from __future__ import annotations
+
+from bentos.compat import (
+    bounded_optimizer,
+    bulk_histogram,
+    graceful_shutdown,
+    metrics_dir,
+    uvicorn_single_write,
+)
+
+WORKAROUNDS = (bounded_optimizer, bulk_histogram, graceful_shutdown, metrics_dir, uvicorn_single_write)
+
+
+def check_all_assumptions() -> None:
+    """Return if BentoML, uvicorn and prometheus_client work as all workarounds take for granted.
+
+    Raises
+    ------
+    BrokenAssumptionError
+        Naming the library, its version and what no longer holds.
+    """
+    for workaround in WORKAROUNDS:
+        workaround.check_assumptions()

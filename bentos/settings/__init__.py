@@ -1,0 +1,1 @@
+"""Typed view of ``configs/serving.yaml``: the sections, and how they are loaded."""
