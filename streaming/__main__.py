@@ -8,6 +8,7 @@ import typer
 
 from streaming.errors import StreamingError
 from streaming.observability import logging as logs
+from streaming.settings.labels import LabelSettings
 from streaming.settings.load import Settings, load_settings
 from streaming.settings.sections import (
     BackfillSettings,
@@ -111,6 +112,35 @@ def replay(
         "--loop": ("replay.loop", loop),
     }
     run_replay(_configure(flags))
+
+
+@app.command()
+def label(  # noqa: PLR0913, PLR0917  # one parameter per flag
+    bootstrap_servers: Servers = None,
+    topic: Annotated[str | None, _option(TopicSettings, "labels", "--topic")] = None,
+    data: Annotated[Path | None, _option(LabelSettings, "data", "--data")] = None,
+    origin: Annotated[str | None, _option(LabelSettings, "origin", "--origin")] = None,
+    rate: Annotated[float | None, _option(LabelSettings, "rate", "--rate")] = None,
+    limit: Annotated[int | None, _option(LabelSettings, "limit", "--limit")] = None,
+    input_topic: Input = None,
+    dead_letter_topic: Annotated[
+        str | None, _option(TopicSettings, "labels_dead_letter", "--dead-letter-topic")
+    ] = None,
+) -> None:
+    """Send the labels of a file to their topic."""
+    from streaming.commands.label import run_label
+
+    flags = {
+        "--bootstrap-servers": ("kafka.bootstrap_servers", bootstrap_servers),
+        "--topic": ("topics.labels", topic),
+        "--data": ("label.data", data),
+        "--origin": ("label.origin", origin),
+        "--rate": ("label.rate", rate),
+        "--limit": ("label.limit", limit),
+        "--input-topic": ("topics.input", input_topic),
+        "--dead-letter-topic": ("topics.labels_dead_letter", dead_letter_topic),
+    }
+    run_label(_configure(flags))
 
 
 @app.command()

@@ -60,6 +60,32 @@ def prepare_input(settings: Settings) -> Topic:
     return topic
 
 
+def prepare_labels(settings: Settings) -> Topic:
+    """Find the topics of labels, or create them beside the input topic.
+
+    A label meets its transaction where both have the same partition: same key, as many partitions.
+
+    Raises
+    ------
+    BrokerUnavailable, BrokerRefused
+        With one sentence on what to do.
+    """
+    names = settings.topics
+    with Admin(settings.kafka) as admin:
+        source = admin.find(names.input)
+        partitions = source.partitions if source is not None else names.partitions
+        labels = _ensure(admin, names.labels, partitions, names)
+        dead_letter = _ensure(admin, names.labels_dead_letter, labels.partitions, names)
+    if source is not None and labels.partitions != source.partitions:
+        raise BrokerRefused(
+            f"Topic {names.labels} has {labels.partitions} partitions and {names.input} {source.partitions}: "
+            "labels would miss their transactions. Create the one again with as many as the other."
+        )
+    for one in (labels, dead_letter):
+        one.require("WRITE")
+    return labels
+
+
 def _ensure(admin: Admin, name: str, partitions: int, settings: TopicSettings) -> Topic:
     found = admin.find(name)
     if found is not None:

@@ -280,6 +280,8 @@ def _divergence(counts: Sequence[int], shares: Sequence[float], reference_rows: 
 def chi2_quantile(freedom: int, z: float) -> float:
     """Return the quantile of chi squared whose normal quantile is `z` (Wilson and Hilferty, 1931).
 
+    Far out it errs to the safe side: 5 % too high at ``1e-10`` with 9 degrees of freedom, 11 % with 4.
+
     Examples
     --------
     >>> round(chi2_quantile(9, 1.6449), 1)  # the 95 % point; exactly 16.919

@@ -46,6 +46,8 @@ FOLDERS = (
     "bridge",
     "reprocessing",
     "replay",
+    "labels",
+    "monitor",
     "commands",
 )
 # Settings and secrets are read by what builds the parts; these are the bottom of the package.

@@ -11,7 +11,7 @@ from streaming.errors import SettingsError
 from streaming.settings.load import DEFAULT_FILE, Settings, load_settings, read_secret
 from streaming.settings.sections import BridgeSettings
 
-UNITS = re.compile(r"_(s|ms|bytes|records|batches)$|rate$|port$")
+UNITS = re.compile(r"_(s|ms|days|bytes|records|transactions|batches)$|rate$|port$|factor$|divergence$")
 
 
 @pytest.fixture(autouse=True)

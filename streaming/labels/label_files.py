@@ -1,0 +1,131 @@
+"""Reads labels from CSV or parquet, row by row; a row that is no label is kept with its reason."""
+
+import csv
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from streaming.errors import DataError
+from streaming.labels.records import Label, LabelRejection, check_label
+
+IDENTITY = "transaction_id"
+#: Columns that say what is true; a data file has the first.
+VERDICTS = ("Class", "is_fraud")
+COLUMNS = (IDENTITY, *VERDICTS, "labelled_at_ms", "origin")
+PARQUET_ROWS = 8192  # read at a time: memory stays flat whatever the file's size
+
+_TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
+
+Cells = Mapping[str, Any]
+
+
+class LabelRow(msgspec.Struct, frozen=True):
+    """One row of a file.
+
+    Attributes
+    ----------
+    number : int
+        Row of the file, from 1, its header not counted.
+    cells : mapping
+        The columns about labels as they were read.
+    label : Label or LabelRejection
+    """
+
+    number: int
+    cells: Cells
+    label: Label | LabelRejection
+
+
+def read_label_rows(path: Path, origin: str, now_ms: int, limit: int | None = None) -> Iterator[LabelRow]:
+    """Yield each row of a file, in its order.
+
+    Parameters
+    ----------
+    path : Path
+        ``.parquet``, or CSV whatever its suffix. ``Class`` or ``is_fraud`` is needed: 1, true, 0, false, or
+        nothing, which withdraws. Without ``transaction_id`` a row has its number, as `replay` names it.
+    origin : str
+        For rows that do not say.
+    now_ms : int
+        When rows that do not say were labelled, milliseconds since 1970.
+    limit : int, optional
+        Largest number of rows to read.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, cannot be read, or has no column that says what was fraud.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: --data wants a CSV or parquet file with labels.")
+    rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path)
+    for number, cells in enumerate(itertools.islice(rows, limit), 1):
+        yield LabelRow(number, cells, _read_row(number, cells, origin, now_ms))
+
+
+def _read_row(number: int, cells: Cells, origin: str, now_ms: int) -> Label | LabelRejection:
+    verdict = cells["is_fraud"] if "is_fraud" in cells else cells["Class"]
+    found: dict[str, Any] = {
+        "transaction_id": str(number) if _is_empty(cells.get(IDENTITY)) else str(cells[IDENTITY]),
+        "is_fraud": None if _is_empty(verdict) else _TRUTH.get(str(verdict).strip().lower(), verdict),
+        "labelled_at_ms": now_ms
+        if _is_empty(cells.get("labelled_at_ms"))
+        else _whole(cells["labelled_at_ms"]),
+        "origin": origin if _is_empty(cells.get("origin")) else cells["origin"],
+    }
+    return check_label(found, now_ms)
+
+
+def _is_empty(cell: object) -> bool:
+    # pandas writes a missing number of a column of floats as NaN.
+    return cell is None or cell == "" or (isinstance(cell, float) and math.isnan(cell))
+
+
+def _whole(cell: object) -> object:
+    """Return a whole number where the cell is one in whatever form, else the cell."""
+    try:
+        number = float(cell) if isinstance(cell, str | int | float) else math.nan
+    except ValueError:
+        return cell
+    return int(number) if number.is_integer() else cell
+
+
+def _csv_rows(path: Path) -> Iterator[Cells]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = _check_columns(path, reader.fieldnames or ())
+            for row in reader:
+                yield {name: row[name] for name in names}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[Cells]:
+    try:
+        from pyarrow import ArrowException, parquet  # the bridge does not need it
+    except ImportError as error:
+        raise DataError(
+            "Reading parquet needs pyarrow: install the group `parquet`, or give a CSV file."
+        ) from error
+    try:
+        file = parquet.ParquetFile(path)
+        names = _check_columns(path, file.schema_arrow.names)
+        for part in file.iter_batches(PARQUET_ROWS, columns=names):
+            yield from part.to_pylist()
+    except (OSError, ArrowException) as error:
+        raise DataError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def _check_columns(path: Path, names: Any) -> list[str]:  # noqa: ANN401  # a header of either library
+    found = [name for name in names if name in COLUMNS]
+    if not set(VERDICTS) & set(found):
+        raise DataError(f"{path} lacks a column {' or '.join(VERDICTS)}, which says what was fraud.")
+    repeated = {name for name in found if found.count(name) > 1}
+    if repeated:
+        raise DataError(f"{path} has a column twice: {', '.join(sorted(repeated))}.")
+    return found
