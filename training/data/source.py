@@ -27,7 +27,7 @@ def read_data(settings: Settings, console: ProgressConsole) -> Transactions:
     if settings.data is None:
         return apply_genuine_weight(_find_data(settings, console), settings.genuine_weight)
     with console.step("Read the transactions") as report:
-        data = load_transactions(settings.data)
+        data = load_transactions(settings.data, limits=settings.limits)
         weight = _genuine_weight(data, settings)
         data = apply_genuine_weight(data, weight)
         stands = f", each genuine row stands for {weight:g}" if weight != 1 else ""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from training.data.files import check_columns, check_path, count_rows, read_batches
 from training.errors import BadFileError, DataError
+from training.settings.sections import LimitSettings
 
 __all__ = [
     "FEATURES",
@@ -120,7 +121,13 @@ class Chunk:
     transaction_id: NDArray[np.object_] | None = field(repr=False)
 
 
-def load_transactions(path: str | Path, *, labelled: bool = True, name: str | None = None) -> Transactions:
+def load_transactions(
+    path: str | Path,
+    *,
+    labelled: bool = True,
+    name: str | None = None,
+    limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+) -> Transactions:
     """Read and check a CSV or parquet file.
 
     Parameters
@@ -131,6 +138,8 @@ def load_transactions(path: str | Path, *, labelled: bool = True, name: str | No
         Whether ``Class`` is needed, holding both classes; otherwise it is ignored.
     name : str, optional
         What to call the data; the file's name by default.
+    limits : LimitSettings
+        What a feature may be.
 
     Raises
     ------
@@ -148,23 +157,31 @@ def load_transactions(path: str | Path, *, labelled: bool = True, name: str | No
     batches = read_batches(path, numbers, columns[len(numbers) :], _BATCH_ROWS)
     table = pa.Table.from_batches(batches, _schema(columns))
     values = {column: table.column(column).to_numpy() for column in numbers}
-    _check_values(str(path), values)
+    _check_values(str(path), values, limits=limits)
     return _transactions(name or path.name, values, _texts(table.schema.names, table))
 
 
-def from_frame(frame: pd.DataFrame, name: str) -> Transactions:
+def from_frame(
+    frame: pd.DataFrame,
+    name: str,
+    limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+) -> Transactions:
     """Return the checked transactions of a data frame with the columns of a data file, `Class` optional."""
     missing = [column for column in FEATURES if column not in frame.columns]
     if missing:
         raise BadFileError(f"{name}: missing columns {', '.join(missing)}")
     numbers = [column for column in (*FEATURES, LABEL, SAMPLE_WEIGHT) if column in frame.columns]
     values = {column: frame[column].to_numpy(np.float64) for column in numbers}
-    _check_values(name, values)
+    _check_values(name, values, limits=limits)
     ids = frame[TRANSACTION_ID].to_numpy(object) if TRANSACTION_ID in frame.columns else None
     return _transactions(name, values, ids)
 
 
-def read_chunks(path: str | Path, rows: int = _BATCH_ROWS) -> Iterator[Chunk]:
+def read_chunks(
+    path: str | Path,
+    rows: int = _BATCH_ROWS,
+    limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+) -> Iterator[Chunk]:
     """Yield the features of a file in order, at most `rows` at a time, in constant memory.
 
     ``Class`` and ``sample_weight`` are ignored. Raises like ``load_transactions``, at the latest when the
@@ -176,7 +193,7 @@ def read_chunks(path: str | Path, rows: int = _BATCH_ROWS) -> Iterator[Chunk]:
     first_row = 0
     for batch in read_batches(path, FEATURES, columns[len(FEATURES) :], rows):
         values = {column: batch.column(column).to_numpy() for column in FEATURES}
-        _check_values(str(path), values, first_row)
+        _check_values(str(path), values, first_row, limits)
         yield Chunk(first_row, _matrix(values), _texts(columns, batch))
         first_row += batch.num_rows
     if not first_row:
@@ -232,11 +249,29 @@ def _fingerprint(
 # --- checks
 
 
-def _check_values(name: str, values: dict[str, FloatArray], first_row: int = 0) -> None:
+def feature_range(column: str, limits: LimitSettings) -> tuple[float, float]:
+    """Return the smallest and the largest value a feature may have."""
+    if column == "Time":
+        return 0.0, limits.time_max_s
+    if column == "Amount":
+        return 0.0, limits.amount_max
+    return -limits.component_max, limits.component_max
+
+
+def _check_values(
+    name: str,
+    values: dict[str, FloatArray],
+    first_row: int = 0,
+    limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+) -> None:
     if not len(values["Time"]):
         raise BadFileError(f"{name}: has a header but no rows")
     for column, numbers in values.items():
         _refuse(name, column, ~finite_as_float32(numbers), NOT_FINITE, first_row)
+    for column in FEATURES:
+        least, most = feature_range(column, limits)
+        bad = (values[column] < least) | (values[column] > most)
+        _refuse(name, column, bad, f"the value is outside {least:g} to {most:g}, see `limits`", first_row)
     if SAMPLE_WEIGHT in values:
         _refuse(name, SAMPLE_WEIGHT, values[SAMPLE_WEIGHT] <= 0, "the value is not above 0", first_row)
     if LABEL in values:

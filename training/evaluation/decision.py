@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from training.data.labelled import GroundTruth
+from training.evaluation.expected_loss import Bools, ExpectedLoss, choose_expected_loss
 from training.evaluation.log_odds import logit, sigmoid
 
 Floats = NDArray[np.float64]
@@ -52,19 +55,111 @@ class Thresholds:
     neural_net: float
     xgboost: float
 
-    def decide(self, neural_net: NDArray[np.floating], xgboost: NDArray[np.floating]) -> NDArray[np.str_]:
-        """Return approve, review or decline for each pair of scores."""
-        first, second = neural_net >= self.neural_net, xgboost >= self.xgboost
-        return np.where(first & second, "decline", np.where(first | second, "review", "approve"))
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """What is decided about transactions, and what raised it.
+
+    Attributes
+    ----------
+    probability : float64 array of shape (n,)
+        Calibrated probability of fraud.
+    raised_by : dict of str to bool array of shape (n,)
+        For each of ``neural_net``, ``xgboost`` and ``expected_loss``, whether it raised the transaction.
+    """
+
+    probability: Floats
+    raised_by: Mapping[str, Bools]
+
+    @property
+    def is_fraud(self) -> Bools:
+        """Whether a model is alarmed."""
+        return self.raised_by["neural_net"] | self.raised_by["xgboost"]
+
+    @property
+    def action(self) -> NDArray[np.str_]:
+        """Decline what both models suspect; review what one does, or what risks more than a review costs."""
+        network, trees = self.raised_by["neural_net"], self.raised_by["xgboost"]
+        review = network | trees | self.raised_by["expected_loss"]
+        return np.where(network & trees, "decline", np.where(review, "review", "approve"))
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """All that turns two scores into a decision: fitted on validation rows, part of the release."""
+
+    calibration: Calibration
+    thresholds: Thresholds
+    expected_loss: ExpectedLoss | None  # None: no review for expected loss
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> DecisionRule:
+        """Return the rule of a release document; older ones know no expected loss."""
+        calibration, loss = document["calibration"], document.get("expected_loss")
+        return cls(
+            Calibration(
+                calibration["intercept"], **calibration["coefficients"], epsilon=calibration["epsilon"]
+            ),
+            Thresholds(**document["thresholds"]),
+            None if loss is None else ExpectedLoss(loss["lambda"], loss["review_cost"]),
+        )
+
+    def decide(
+        self, neural_net: NDArray[np.floating], xgboost: NDArray[np.floating], amount: NDArray[np.floating]
+    ) -> Decisions:
+        """Return what is decided about transactions with these scores [n] and amounts [n]."""
+        probability = self.calibration.probability(neural_net, xgboost)
+        loss = self.expected_loss
+        raised = {
+            "neural_net": neural_net >= self.thresholds.neural_net,
+            "xgboost": xgboost >= self.thresholds.xgboost,
+            "expected_loss": np.zeros(len(probability), bool)
+            if loss is None
+            else loss.raised(probability, amount.astype(np.float64)),
+        }
+        return Decisions(probability, raised)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What alarms and missed frauds cost, and what bounds the search for recall."""
+    """What alarms and missed frauds cost, and what bounds the search for thresholds.
+
+    Attributes
+    ----------
+    review_cost : float
+        Cost of looking at one transaction, account currency.
+    min_precision : float
+        Least share of frauds among the alarms of the models.
+    slack : float
+        Share of the amount at risk that may be spent beyond the cheapest thresholds.
+    capacity : float
+        Most transactions that may be reviewed or declined, as a share of the stream; 0: no review for
+        expected loss.
+    multiplier : float or None
+        Lambda of the review for expected loss; None: chosen on validation rows.
+    """
 
     review_cost: float
     min_precision: float
     slack: float
+    capacity: float = 0.0
+    multiplier: float | None = None
+
+
+def fit_decision_rule(
+    neural_net: NDArray[np.float32], xgboost: NDArray[np.float32], truth: GroundTruth, costs: Costs
+) -> DecisionRule:
+    """Fit calibration and thresholds on validation rows, then choose when expected loss asks for a review."""
+    calibration = fit_calibration(neural_net, xgboost, truth)
+    thresholds = choose_thresholds(neural_net, xgboost, truth, costs)
+    loss = None
+    if costs.capacity and costs.multiplier is not None:
+        loss = ExpectedLoss(costs.multiplier, costs.review_cost)
+    elif costs.capacity:
+        alarm = (neural_net >= thresholds.neural_net) | (xgboost >= thresholds.xgboost)
+        probability = calibration.probability(neural_net, xgboost)
+        loss = choose_expected_loss(probability, alarm, truth, costs.review_cost, costs.capacity)
+    return DecisionRule(calibration, thresholds, loss)
 
 
 def fit_calibration(

@@ -74,7 +74,7 @@ def judge(
         note = f"only {frauds} test frauds are new to both, too few to compare with the champion"
         return GateResult(tuple(reasons), (note,), {})
     differences = _differences(
-        _only(champion, unseen), _only(challenger, unseen), _rows(truth, unseen), criteria, settings, seed
+        champion.only(unseen), challenger.only(unseen), truth.only(unseen), criteria, settings, seed
     )
     reasons += _comparison_reasons(differences, settings)
     compared = ", ".join(f"{_words(name)} {_signed(difference)}" for name, difference in differences.items())
@@ -138,11 +138,3 @@ def _words(metric: str) -> str:
 
 def _signed(figure: Estimate) -> str:
     return f"{figure.value:+.3f} [{figure.low:+.3f}, {figure.high:+.3f}]"
-
-
-def _only(output: ModelOutput, mask: NDArray[np.bool_]) -> ModelOutput:
-    return ModelOutput(output.score[mask], output.alarm[mask])
-
-
-def _rows(truth: GroundTruth, mask: NDArray[np.bool_]) -> GroundTruth:
-    return GroundTruth(truth.label[mask], truth.weight[mask], truth.amount[mask])

@@ -32,10 +32,31 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """One model's output on the rows being judged."""
+    """One model's output on the rows being judged.
 
-    score: Floats  # [n] in [0, 1]
-    alarm: Bools  # [n] the decision at the threshold chosen beforehand
+    Attributes
+    ----------
+    score : float64 array of shape (n,)
+        In [0, 1].
+    alarm : bool array of shape (n,)
+        Whether it takes the row for fraud, at the threshold chosen beforehand.
+    looked_at : bool array of shape (n,), optional
+        Whether the transaction is reviewed or declined, which costs a review and stops a fraud; what it is
+        alarmed at by default. A review for expected loss alone is no alarm.
+    """
+
+    score: Floats
+    alarm: Bools
+    looked_at: Bools | None = None
+
+    @property
+    def handled(self) -> Bools:
+        """Whether the transaction is not simply approved."""
+        return self.alarm if self.looked_at is None else self.looked_at
+
+    def only(self, mask: Bools) -> ModelOutput:
+        """Return the output on the rows that `mask` selects."""
+        return ModelOutput(self.score[mask], self.alarm[mask], self.handled[mask])
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class MetricCalculator:
         shape = (len(level), int(level.max()) + 1)
         self._all = csr_array((np.ones(len(level)), (everything, level)), shape)
         self._frauds = csr_array((truth.label.astype(np.float64), (everything, level)), shape)
-        self._decided = _decision_columns(output.alarm, truth)
+        self._decided = _decision_columns(output, truth)
         self._errors = _error_columns(output.score, truth.label, criteria.calibration_bins)
 
     def __call__(self, weights: Floats) -> dict[str, Floats]:
@@ -150,21 +171,22 @@ def _at(caught: Floats, alarms: Floats, budget: Floats) -> Floats:
     return result
 
 
-def _decision_columns(alarm: Bools, truth: GroundTruth) -> Floats:
-    fraud = truth.label == 1
-    counts = [fraud & alarm, alarm, fraud, np.ones_like(fraud)]
-    amounts = [fraud * truth.amount, (fraud & ~alarm) * truth.amount]
+def _decision_columns(output: ModelOutput, truth: GroundTruth) -> Floats:
+    fraud, alarm, handled = truth.label == 1, output.alarm, output.handled
+    counts = [fraud & alarm, alarm, fraud, np.ones_like(fraud), handled]
+    amounts = [fraud * truth.amount, (fraud & ~handled) * truth.amount]
     return np.stack([column.astype(np.float64) for column in (*counts, *amounts)], axis=1)
 
 
 def _decision(sums: Floats, review_cost: float) -> dict[str, Floats]:
-    caught, alarms, frauds, total, at_risk, missed = sums.T
+    caught, alarms, frauds, total, handled, at_risk, missed = sums.T
     return {
         "precision": caught / np.maximum(alarms, TINY),
         "recall": caught / frauds,
         "f1": 2 * caught / (alarms + frauds),
         "alarm_rate": alarms / total,
-        "cost_saved": (at_risk - missed - review_cost * alarms) / np.maximum(at_risk, TINY),
+        "handled_rate": handled / total,
+        "cost_saved": (at_risk - missed - review_cost * handled) / np.maximum(at_risk, TINY),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from training.console import ProgressConsole, Report
 from training.data.labelled import GroundTruth, LabelledRows, labelled_rows
 from training.data.split import Split, split_by_protocol
-from training.data.transactions import Transactions
-from training.evaluation.decision import Calibration, Costs, Thresholds, choose_thresholds, fit_calibration
+from training.data.transactions import FEATURES, Transactions
+from training.evaluation.decision import Costs, DecisionRule, fit_decision_rule
 from training.evaluation.metrics import Estimate, ModelOutput, evaluate, metric_criteria
+from training.evaluation.reference import describe_reference
 from training.models.network_fit import FittedNetwork, fit_network, network_scores, pick_device, refit_network
 from training.models.trees import FittedTrees, fit_trees, refit_trees, tree_scores
 from training.settings.load import Settings
+from training.settings.sections import DecisionSettings
+
+AMOUNT = FEATURES.index("Amount")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +31,8 @@ class FittedPair:
 
     network: FittedNetwork
     trees: FittedTrees
-    calibration: Calibration
-    thresholds: Thresholds
+    rule: DecisionRule
+    reference: Mapping[str, Any]  # what validation rows and their scores look like
 
     def scores(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the network's and the trees' scores [n]."""
@@ -36,13 +41,12 @@ class FittedPair:
     def outputs(self, features: NDArray[np.float32]) -> dict[str, ModelOutput]:
         """Return what each model, and both together, say about transactions."""
         network, trees = self.scores(features)
-        limits = self.thresholds
+        decided = self.rule.decide(network, trees, features[:, AMOUNT])
+        raised = decided.raised_by
         return {
-            "neural_net": ModelOutput(network.astype(np.float64), network >= limits.neural_net),
-            "xgboost": ModelOutput(trees.astype(np.float64), trees >= limits.xgboost),
-            "pair": ModelOutput(
-                self.calibration.probability(network, trees), limits.decide(network, trees) != "approve"
-            ),
+            "neural_net": ModelOutput(network.astype(np.float64), raised["neural_net"]),
+            "xgboost": ModelOutput(trees.astype(np.float64), raised["xgboost"]),
+            "pair": ModelOutput(decided.probability, decided.is_fraud, decided.action != "approve"),
         }
 
 
@@ -90,8 +94,9 @@ def fit(data: Transactions, parts: Split, settings: Settings, console: ProgressC
     with console.step("Fit XGBoost") as report:
         trees = _trees(train_part, validation, settings, report)
     with console.step("Calibrate, choose thresholds") as report:
-        fitted = fit_decision(network, trees, validation, settings)
-        report(f"network {fitted.thresholds.neural_net:.4g}, XGBoost {fitted.thresholds.xgboost:.4g}")
+        rule, reference = _fit_rule(network, trees, validation, parts, data, settings)
+        report(_describe_rule(rule))
+    fitted = FittedPair(network, trees, rule, reference)
     if settings.refit:
         with console.step("Fit again with validation") as report:
             both = labelled_rows(data, np.sort(np.concatenate([parts.train, parts.validation])))
@@ -136,18 +141,42 @@ def _trees(
     return fitted
 
 
-def fit_decision(
-    network: FittedNetwork, trees: FittedTrees, validation: LabelledRows, settings: Settings
-) -> FittedPair:
-    """Fit calibration and thresholds of two fitted models on validation rows."""
-    fitted = FittedPair(network, trees, Calibration(0.0, 0.5, 0.5), Thresholds(1.0, 1.0))
-    scores = fitted.scores(validation.features)
-    wanted = settings.decision
-    costs = Costs(wanted.review_cost, wanted.min_precision, wanted.cost_slack)
-    return replace(
-        fitted,
-        calibration=fit_calibration(*scores, validation.truth),
-        thresholds=choose_thresholds(*scores, validation.truth, costs),
+def _fit_rule(
+    network: FittedNetwork,
+    trees: FittedTrees,
+    validation: LabelledRows,
+    parts: Split,
+    data: Transactions,
+    settings: Settings,
+) -> tuple[DecisionRule, dict[str, Any]]:
+    """Fit what decides on validation rows, and describe these rows as the models score them unseen."""
+    first = network_scores(network.module, validation.features)
+    second = tree_scores(trees.booster, validation.features)
+    rule = fit_decision_rule(first, second, validation.truth, decision_costs(settings.decision))
+    share = validation.truth.weight.sum() / data.sample_weight.sum() if parts.protocol == "random" else 1.0
+    reference = describe_reference(
+        validation,
+        {"neural_net": first.astype(np.float64), "xgboost": second.astype(np.float64)},
+        rule.calibration.probability(first, second),
+        float(share),
+    )
+    return rule, reference
+
+
+def _describe_rule(rule: DecisionRule) -> str:
+    limits, loss = rule.thresholds, rule.expected_loss
+    review = "no review for expected loss" if loss is None else f"expected loss from {loss.bound:g}"
+    return f"network {limits.neural_net:.4g}, XGBoost {limits.xgboost:.4g}, {review}"
+
+
+def decision_costs(settings: DecisionSettings) -> Costs:
+    """Return what the settings say about costs."""
+    return Costs(
+        settings.review_cost,
+        settings.min_precision,
+        settings.cost_slack,
+        settings.review_capacity,
+        settings.review_multiplier,
     )
 
 

@@ -99,7 +99,7 @@ def challenger_of_registry(
         split,
         recorded,
         test,
-        ModelOutput(scored.probability, scored.decision != "approve"),
+        scored.output(),
         float(scorer.document["metrics"]["pair.calibration_error"]["value"]),
         _both(latency),
     )
@@ -126,7 +126,7 @@ def run_gate(registry: Registry, challenger: Challenger, champion: Release | Non
         with tempfile.TemporaryDirectory() as folder:
             files = registry.fetch(champion, Path(folder))
             scored = ReleaseScorer(files, threads=settings.threads).score(challenger.test.features)
-            theirs = ModelOutput(scored.probability, scored.decision != "approve")
+            theirs = scored.output()
             found = unseen_rows(challenger, champion, files / FITTED_ROWS)
         unseen, known = (unseen, False) if found is None else (found, True)
     verdict = judge(

@@ -32,23 +32,42 @@ class FraudDetector(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Return neural_net_score, xgboost_score, fraud_probability and decision for each row."""
-        names = self.document["feature_names"]
-        features = np.ascontiguousarray(model_input[names], dtype=np.float32)
+        """Return scores, probability, decision, is_fraud and raised_by under the index of the input.
+
+        A row with a value that is missing or not finite is not decided: its decision is ``refused``, its
+        scores are NaN.
+        """
+        features = model_input[self.document["feature_names"]].to_numpy(dtype=np.float64, na_value=np.nan)
+        with np.errstate(over="ignore"):
+            features = np.ascontiguousarray(features, dtype=np.float32)
+        usable = np.isfinite(features).all(axis=1)
+        scored = np.where(usable[:, None], features, np.float32(0))
         scores = {
-            "neural_net": self.network.run(None, {"features": features})[0],
-            "xgboost": self.trees.inplace_predict(features, validate_features=False),
+            "neural_net": self.network.run(None, {"features": scored})[0],
+            "xgboost": self.trees.inplace_predict(scored, validate_features=False),
         }
-        alarms = sum(
-            (scores[model] >= limit).astype(int) for model, limit in self.document["thresholds"].items()
+        probability = self._probability(scores)
+        raised = {model: scores[model] >= limit for model, limit in self.document["thresholds"].items()}
+        is_fraud = raised["neural_net"] | raised["xgboost"]
+        loss = self.document.get("expected_loss")
+        amount = scored[:, -1].astype(np.float64)
+        raised["expected_loss"] = (
+            np.zeros(len(scored), bool) if loss is None else probability * amount >= loss["bound"]
         )
-        return pd.DataFrame(
-            {
-                **{f"{model}_score": score for model, score in scores.items()},
-                "fraud_probability": self._probability(scores),
-                "decision": np.array(["approve", "review", "decline"])[alarms],
-            }
-        )
+        decision = np.where(is_fraud | raised["expected_loss"], "review", "approve").astype(object)
+        decision[raised["neural_net"] & raised["xgboost"]] = "decline"
+        decision[~usable] = "refused"
+        answer = {
+            **{f"{model}_score": np.where(usable, score, np.nan) for model, score in scores.items()},
+            "fraud_probability": np.where(usable, probability, np.nan),
+            "decision": decision,
+            "is_fraud": is_fraud & usable,
+            "raised_by": [
+                ";".join(name for name, rows in raised.items() if rows[i] and usable[i])
+                for i in range(len(scored))
+            ],
+        }
+        return pd.DataFrame(answer, index=model_input.index)
 
     def _probability(
         self, scores: dict[str, np.ndarray[Any, np.dtype[np.float32]]]

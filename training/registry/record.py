@@ -27,7 +27,7 @@ from training.models.training import TrainingResult
 from training.models.validation import History
 from training.registry.promotion_check import FITTED_ROWS, fitted_row_keys
 from training.registry.recipe import COMMAND_SETTINGS, recipe_key
-from training.registry.release_document import build_document, describe_data, describe_parts
+from training.registry.release_document import build_document, describe_parts
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry, Release, translate_registry_errors
 from training.registry.runs import FRAUD_DETECTOR_FILE, Run
 from training.registry.signatures import decision_signature, score_signature, tensor_signature
@@ -72,21 +72,15 @@ def record_release(
     """
     started = datetime.now(UTC)
     with _runs(registry, training, started) as runs, tempfile.TemporaryDirectory() as folder:
-        about = describe_data(training.data, training.split)
         document = build_document(
-            thresholds=training.fitted.thresholds,
-            calibration=training.fitted.calibration,
-            data=about,
-            figures=training.figures,
-            run_id=runs["pair"].id,
-            trained_at=started.isoformat(timespec="seconds"),
+            training, run_id=runs["pair"].id, trained_at=started.isoformat(timespec="seconds")
         )
         files = Path(folder) / "files"
         files.mkdir()
         features = _write_files(training, document, files)
         np.save(files / FITTED_ROWS, fitted_row_keys(training))
         latency = measure_latency(ReleaseScorer(files, threads=1), features)
-        _record(runs, training, about, latency, source)
+        _record(runs, training, document["data"], latency, source)
         _draw(runs, training, Path(folder) / "plots")
         parts = describe_parts(training.data, training.split)
         card = model_card(document, training.figures, training.settings, parts, latency)
@@ -160,7 +154,7 @@ def _record(
     for model, label in LABELS.items():  # beside its own figures, the release shows those of its models
         values = {name: figure.value for name, figure in training.figures[model].items()}
         runs["pair"].history([{f"test_{label.strip()}/{name}": value for name, value in values.items()}])
-    fitted, limits = training.fitted, asdict(training.fitted.thresholds)
+    fitted, limits = training.fitted, asdict(training.fitted.rule.thresholds)
     for model, part, kept in (
         ("neural_net", fitted.network, fitted.network.best_epoch),
         ("xgboost", fitted.trees, fitted.trees.best_tree),

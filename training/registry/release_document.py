@@ -1,41 +1,39 @@
-"""What is promoted together, as one document: thresholds, calibration, data, figures."""
+"""What is promoted together, as one document: what decides, its data, its figures, what it was made for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from training.data.split import Split
 from training.data.transactions import FEATURES, Transactions
-from training.evaluation.decision import Calibration, Thresholds
-from training.evaluation.metrics import Estimate
+
+if TYPE_CHECKING:
+    from training.models.training import TrainingResult
 
 SCHEMA_VERSION = 1
 
 
-def build_document(
-    *,
-    thresholds: Thresholds,
-    calibration: Calibration,
-    data: Mapping[str, Any],
-    figures: Mapping[str, Mapping[str, Estimate]],
-    run_id: str,
-    trained_at: str,
-) -> dict[str, Any]:
+def build_document(training: TrainingResult, *, run_id: str, trained_at: str) -> dict[str, Any]:
     """Return the document both store models carry; `release` and `model` are added where they are known."""
+    rule, settings = training.fitted.rule, training.settings
     return {
         "schema_version": SCHEMA_VERSION,
         "feature_names": list(FEATURES),
-        "thresholds": asdict(thresholds),
-        "calibration": calibration.as_document(),
+        "thresholds": asdict(rule.thresholds),
+        "calibration": rule.calibration.as_document(),
+        "expected_loss": None if rule.expected_loss is None else rule.expected_loss.as_document(),
+        "review_cost": settings.decision.review_cost,
+        "prevalence": training.data.prevalence,
+        "input_limits": {"time_min_s": 0.0, "amount_min": 0.0, **settings.limits.model_dump()},
+        "reference": dict(training.fitted.reference),
         "training_run_id": run_id,
-        "data": dict(data),
+        "data": describe_data(training.data, training.split),
         "metrics": {
             f"{model}.{metric}": asdict(figure)
-            for model, metrics in figures.items()
+            for model, metrics in training.figures.items()
             for metric, figure in metrics.items()
         },
         "trained_at": trained_at,

@@ -41,12 +41,21 @@ def decision_signature() -> ModelSignature:
             ColSpec(DataType.float, "xgboost_score"),
             ColSpec(DataType.double, "fraud_probability"),
             ColSpec(DataType.string, "decision"),
+            ColSpec(DataType.boolean, "is_fraud"),
+            ColSpec(DataType.string, "raised_by"),
         ]
     )
 
 
 def _named(outputs: list[ColSpec]) -> ModelSignature:
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types import Schema
+    from mlflow.types.schema import AnyType, ColSpec, DataType
 
-    return ModelSignature(Schema([ColSpec(DataType.double, name) for name in FEATURES]), Schema([*outputs]))
+    # MLflow converts no int64 to float64, and whole seconds and amounts often come as integers.
+    anything = AnyType()  # type: ignore[no-untyped-call]
+    kinds = {"Time": anything, "Amount": anything}
+    inputs = [
+        ColSpec(kinds.get(name, DataType.double), name, required=name not in kinds) for name in FEATURES
+    ]
+    return ModelSignature(Schema([*inputs]), Schema([*outputs]))

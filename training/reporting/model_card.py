@@ -16,12 +16,13 @@ SHOWN = {
     "recall": "recall, decided",
     "f1": "F1, decided",
     "alarm_rate": "alarm rate",
+    "handled_rate": "reviewed or declined",
     "cost_saved": "amount saved",
     "calibration_error": "calibration error",
     "brier": "Brier score",
 }
 # Of a thousand transactions few are fraud: these are too small to be read as shares.
-PER_MILLE = frozenset({"alarm_rate", "calibration_error", "brier"})
+PER_MILLE = frozenset({"alarm_rate", "handled_rate", "calibration_error", "brier"})
 LATENCY_COLUMNS = ["model, alone on one core", "1 row, p50 / p99", "1000 rows, p50 / p99"]
 MODELS = {"neural_net": "network", "xgboost": "XGBoost", "pair": "both"}
 
@@ -113,8 +114,21 @@ def _decision(document: Mapping[str, Any], settings: Settings) -> list[str]:
         f"{costs.review_cost:g}; at least {costs.min_precision:.0%} of the alarms are to be frauds, and",
         f"at most {costs.cost_slack:.0%} of the amount at risk may be spent beyond the cheapest such pair.",
         "",
+        _expected_loss(document, settings),
+        "",
         f"Log-odds of the fraud probability: {_calibration(document['calibration'])}.",
     ]
+
+
+def _expected_loss(document: Mapping[str, Any], settings: Settings) -> str:
+    loss = document["expected_loss"]
+    if loss is None:
+        return "Nothing is reviewed for its expected loss alone."
+    return (
+        f"Reviewed as well: what is expected to lose at least {loss['bound']:g} (fraud probability times\n"
+        f"amount), {loss['lambda']:g} times the cost of a review: on validation rows this saved most while\n"
+        f"at most {settings.decision.review_capacity:.2%} of the stream was reviewed or declined."
+    )
 
 
 def _again(data: Mapping[str, Any], settings: Settings) -> list[str]:

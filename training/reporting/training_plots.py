@@ -27,8 +27,9 @@ def draw_pair(training: TrainingResult, folder: Path) -> None:
     """Write the plots that compare both models and what they say together."""
     settings, truth, text = training.settings, training.test.truth, caption(training)
     confidence, seed = settings.evaluation.confidence, settings.seed
-    thresholds = asdict(training.fitted.thresholds)
-    decision = training.fitted.thresholds.decide(*training.fitted.scores(training.test.features))
+    thresholds = asdict(training.fitted.rule.thresholds)
+    scores = training.fitted.scores(training.test.features)
+    decision = training.fitted.rule.decide(*scores, training.test.truth.amount).action
     plots.save(
         {
             "precision_recall": plots.precision_recall_curves(

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from training.data.files import replace_when_done, translate_write_errors
 from training.data.transactions import FEATURES, Chunk, read_chunks
-from training.evaluation.decision import Calibration, Thresholds
+from training.evaluation.decision import DecisionRule, Decisions
+from training.evaluation.metrics import ModelOutput
 
+AMOUNT = FEATURES.index("Amount")
 # Rows held at a time: enough to keep all threads busy, few enough for small memory.
 CHUNK_ROWS = 32_768
 # Rows a thread scores in one call: what lies between the network's layers stays in the core's cache.
@@ -30,6 +32,8 @@ SCHEMA = pa.schema(
         ("xgboost_score", pa.float32()),
         ("fraud_probability", pa.float64()),
         ("decision", pa.string()),
+        ("is_fraud", pa.bool_()),
+        ("raised_by", pa.string()),
     ]
 )
 
@@ -40,8 +44,21 @@ class Scored:
 
     neural_net: NDArray[np.float32]
     xgboost: NDArray[np.float32]
-    probability: NDArray[np.float64]
-    decision: NDArray[np.str_]
+    decided: Decisions
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """Calibrated probability of fraud [n]."""
+        return self.decided.probability
+
+    @property
+    def decision(self) -> NDArray[np.str_]:
+        """approve, review or decline [n]."""
+        return self.decided.action
+
+    def output(self) -> ModelOutput:
+        """Return what metrics need of it."""
+        return ModelOutput(self.probability, self.decided.is_fraud, self.decision != "approve")
 
 
 class ReleaseScorer:
@@ -65,21 +82,12 @@ class ReleaseScorer:
         self._threads = ThreadPoolExecutor(threads)
         # A booster completes itself in its first call, which two threads must not do at once.
         self.tree_scores(np.zeros((1, len(FEATURES)), np.float32))
-        calibration = self.document["calibration"]
-        self.calibration = Calibration(
-            calibration["intercept"], **calibration["coefficients"], epsilon=calibration["epsilon"]
-        )
-        self.thresholds = Thresholds(**self.document["thresholds"])
+        self.rule = DecisionRule.from_document(self.document)
 
     def score(self, features: NDArray[np.float32]) -> Scored:
         """Return scores, probability and decision of raw features [n, 30]."""
         network, trees = self._both_scores(features)
-        return Scored(
-            network,
-            trees,
-            self.calibration.probability(network, trees),
-            self.thresholds.decide(network, trees),
-        )
+        return Scored(network, trees, self.rule.decide(network, trees, features[:, AMOUNT]))
 
     def _both_scores(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         def scores(start: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -141,5 +149,27 @@ def _batch(chunk: Chunk, scored: Scored) -> pa.RecordBatch:
         ids = pa.array(np.arange(first, first + len(chunk.features))).cast(pa.string())
     else:
         ids = pa.array(chunk.transaction_id, pa.string())
-    columns = [ids, scored.neural_net, scored.xgboost, scored.probability, scored.decision.astype(object)]
+    columns = [
+        ids,
+        scored.neural_net,
+        scored.xgboost,
+        scored.probability,
+        scored.decision.astype(object),
+        scored.decided.is_fraud,
+        raised_texts(scored.decided),
+    ]
     return pa.record_batch([pa.array(column) for column in columns], schema=SCHEMA)
+
+
+def raised_texts(decided: Decisions) -> NDArray[np.object_]:
+    """Return what raised each transaction, names joined by a semicolon; empty where it is approved."""
+    names = list(decided.raised_by)
+    texts = np.array(
+        [
+            ";".join(name for bit, name in enumerate(names) if code >> bit & 1)
+            for code in range(2 ** len(names))
+        ],
+        object,
+    )
+    codes = np.stack([decided.raised_by[name] for name in names]).T @ (1 << np.arange(len(names)))
+    return np.asarray(texts[codes], object)

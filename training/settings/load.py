@@ -23,6 +23,7 @@ from training.settings.sections import (
     DecisionSettings,
     EvaluationSettings,
     GateSettings,
+    LimitSettings,
     NetworkSettings,
     ScoreSettings,
     Section,
@@ -96,6 +97,7 @@ class Settings(BaseSettings):
     )
     if_none: bool = Field(False, description="Whether `train` only imports when there is a champion already.")
     split: SplitSettings = Field(SplitSettings(), description="How the rows are divided.")
+    limits: LimitSettings = Field(LimitSettings(), description="What a feature may be.")
     network: NetworkSettings = Field(NetworkSettings(), description="The network and its training loop.")
     xgboost: XGBoostSettings = Field(XGBoostSettings(), description="The gradient-boosted trees.")
     decision: DecisionSettings = Field(DecisionSettings(), description="What errors cost.")

@@ -149,6 +149,33 @@ class DecisionSettings(Section):
             "thresholds allowed."
         ),
     )
+    review_capacity: float = Field(
+        0.005,
+        ge=0,
+        le=1,
+        description=(
+            "Most transactions that may be reviewed or declined, as a share of the stream; 0: no review "
+            "for expected loss."
+        ),
+    )
+    review_multiplier: float | None = Field(
+        None,
+        gt=0,
+        description=(
+            "Review also where fraud probability times Amount reaches this many review costs; none: chosen "
+            "on validation rows to save most within the capacity."
+        ),
+    )
+
+
+class LimitSettings(Section):
+    """What a feature may be, in training as in serving: a row outside is refused."""
+
+    time_max_s: float = Field(1e10, gt=0, le=3e38, description="Largest Time; the smallest is 0.")
+    component_max: float = Field(1000.0, gt=0, le=3e38, description="Largest absolute value of V1 to V28.")
+    amount_max: float = Field(
+        1e12, gt=0, le=3e38, description="Largest Amount, account currency; the smallest is 0."
+    )
 
 
 class EvaluationSettings(Section):

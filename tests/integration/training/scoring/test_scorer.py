@@ -9,10 +9,11 @@ from tests.training_fixtures import THIRD_PARTY_WARNINGS
 from training.errors import BadFileError, UsageError
 from training.registry.releases import Registry
 from training.scoring import scorer as score
-from training.scoring.scorer import ReleaseScorer, score_file
+from training.scoring.scorer import ReleaseScorer, raised_texts, score_file
 
 pytestmark = THIRD_PARTY_WARNINGS
 COLUMNS = ["transaction_id", "neural_net_score", "xgboost_score", "fraud_probability", "decision"]
+COLUMNS += ["is_fraud", "raised_by"]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,8 @@ def test_scores_what_training_scored(scorer, small_training):
     assert np.abs(scored.neural_net - network).max() <= 1e-6
     assert np.abs(scored.xgboost - trees).max() <= 1e-6
     assert scored.probability == pytest.approx(small_training.outputs["pair"].score, abs=1e-5)
-    assert ((scored.decision != "approve") == small_training.outputs["pair"].alarm).all()
+    assert (scored.decided.is_fraud == small_training.outputs["pair"].alarm).all()
+    assert ((scored.decision != "approve") == small_training.outputs["pair"].handled).all()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -52,6 +54,11 @@ def test_writes_row_for_row(scorer, source, tmp_path, few_transactions, suffix, 
     assert frame["neural_net_score"].to_numpy() == pytest.approx(whole.neural_net, abs=1e-6)
     assert frame["fraud_probability"].to_numpy() == pytest.approx(whole.probability, abs=1e-6)
     assert (frame["decision"] == whole.decision).all()
+    assert (frame["is_fraud"] == whole.decided.is_fraud).all()
+    raised = frame["raised_by"].fillna("")
+    assert raised.tolist() == raised_texts(whole.decided).tolist()
+    assert ((raised == "") == (frame["decision"] == "approve")).all()
+    assert raised.str.contains("neural_net;xgboost").equals(frame["decision"] == "decline")
 
 
 def test_pieces_on_several_threads_come_back_in_order(
@@ -110,6 +117,14 @@ mlflow.set_tracking_uri(sys.argv[1])
 frame = pandas.read_parquet("rows.parquet")
 model = mlflow.pyfunc.load_model("models:/fraud-detector/1")
 model.predict(frame).to_parquet("answer.parquet")
+frame.index = [f"row {i}" for i in range(len(frame))]
+frame["Time"], frame["Amount"] = frame["Time"].astype("int64"), frame["Amount"].astype("int32")
+frame.loc["row 1", "V1"], frame.loc["row 2", "V2"], frame.loc["row 3", "V3"] = None, float("inf"), 1e300
+other = model.predict(frame)
+assert other.index.tolist() == frame.index.tolist()
+assert other["decision"].iloc[1:4].tolist() == ["refused"] * 3
+assert other.iloc[1:4][["neural_net_score", "xgboost_score", "fraud_probability"]].isna().all(axis=None)
+assert not other.drop(index=["row 1", "row 2", "row 3"])["decision"].eq("refused").any()
 assert not any(name.split(".")[0] == "training" for name in sys.modules), "training was imported"
 """
     command = [sys.executable, "-I", "-c", script, f"sqlite:///{published}/mlflow.db"]
@@ -120,3 +135,5 @@ assert not any(name.split(".")[0] == "training" for name in sys.modules), "train
     assert answer["neural_net_score"].to_numpy() == pytest.approx(scored.neural_net, abs=1e-6)
     assert answer["fraud_probability"].to_numpy() == pytest.approx(scored.probability, abs=1e-9)
     assert answer["decision"].tolist() == scored.decision.tolist()
+    assert answer["is_fraud"].tolist() == scored.decided.is_fraud.tolist()
+    assert answer["raised_by"].tolist() == raised_texts(scored.decided).tolist()

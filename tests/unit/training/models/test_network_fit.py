@@ -33,8 +33,8 @@ def fit(parts, seed=0, **network):
 def test_same_data_settings_and_seed_give_the_same_figures(few_transactions, small_training):
     again = train(few_transactions, small_settings(), silent())
     assert again.figures == small_training.figures
-    assert again.fitted.thresholds == small_training.fitted.thresholds
-    assert again.fitted.calibration == small_training.fitted.calibration
+    assert again.fitted.rule.thresholds == small_training.fitted.rule.thresholds
+    assert again.fitted.rule.calibration == small_training.fitted.rule.calibration
     other = train(few_transactions, small_settings(seed=8), silent())
     assert other.figures["neural_net"] != small_training.figures["neural_net"]
     assert (other.split.test == small_training.split.test).all()  # judged on the same rows
@@ -172,8 +172,8 @@ def test_labels_of_the_test_part_change_nothing_that_is_fitted(few_transactions,
     from training.models.training import fit as fit_both
 
     again = fit_both(shuffled, parts, small_settings(), silent())
-    assert again.thresholds == small_training.fitted.thresholds
-    assert again.calibration == small_training.fitted.calibration
+    assert again.rule.thresholds == small_training.fitted.rule.thresholds
+    assert again.rule.calibration == small_training.fitted.rule.calibration
 
 
 def test_refit_repeats_the_learning_rates_and_keeps_the_trees(few_transactions, parts):

@@ -21,6 +21,7 @@ DOCUMENT = {
         "fingerprint": "f" * 64,
     },
     "thresholds": {"neural_net": 0.5, "xgboost": 0.25},
+    "expected_loss": {"lambda": 2.0, "review_cost": 1.5, "bound": 3.0},
     "calibration": {"intercept": 0.1, "coefficients": {"neural_net": 0.2, "xgboost": 0.3}},
 }
 FIGURES = {
@@ -72,3 +73,9 @@ def test_number_of_networks_reads_well():
     assert "a network (32-16) raises" in card()
     assert "3 averaged networks (32-16) raises" not in card(network={"hidden": [32, 16], "members": 3})
     assert "3 averaged networks (32-16) raise" in card(network={"hidden": [32, 16], "members": 3})
+
+
+def test_review_for_expected_loss_is_told():
+    assert "lose at least 3 (fraud probability times" in card()
+    without = model_card({**DOCUMENT, "expected_loss": None}, FIGURES, small_settings(), {"test": PART}, {})
+    assert "Nothing is reviewed for its expected loss alone." in without
