@@ -16,7 +16,7 @@ class DriftSettings(Section):
         "deviation has 0.01, by a fifth 0.04, by a half 0.25.",
     )
     variation_factor: float = Field(
-        1.3,
+        1.6,
         ge=1,
         le=100,
         description="Factor by which a window may exceed the greatest variation of the training data, which "
