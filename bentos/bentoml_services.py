@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, cast
 
 from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
 from _bentoml_sdk.service import Service  # type: ignore[import-untyped]
+from bentoml._internal.context import server_context
 from bentoml.models import BentoModel
 
 from bentos.asgi import Application, Receive, Scope, Send
@@ -19,13 +21,18 @@ from bentos.compat import uvicorn_single_write
 from bentos.compat.bounded_optimizer import bound_wait
 from bentos.compat.gc_freeze import freeze_after_startup
 from bentos.compat.metrics_dir import use_own_metrics_dir
+from bentos.compat.model_store import models_folder, models_of_bento, packed_version
 from bentos.compat.startup_check import check_all_assumptions
 from bentos.errors import StartError
 from bentos.gateway.app import GatewayApp, GatewayBackend
 from bentos.gateway.openapi import document
-from bentos.release import find_release, hand_down
+from bentos.releases.choice import PACKED_VARIABLE, choose
+from bentos.releases.release import read_release
+from bentos.releases.setup import process_board
+from bentos.releases.store import NEURAL_NET, XGBOOST, ModelStore, StoredPair
+from bentos.rpc.codec import ReleaseRows, Rows
 from bentos.rpc.scorer import RunnerInstance
-from bentos.rpc.server import RunnerApp
+from bentos.rpc.server import RunnerApp, score_batch
 from bentos.settings.load import Settings, process_settings
 from bentos.settings.sections import RunnerSettings, TlsSettings
 
@@ -36,6 +43,8 @@ QUIET = {"access": {"enabled": False}}
 BACKSTOP_S = 120
 # BentoML's default string means TLS 1.0 ciphers.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+ScoreBatch = Callable[[Sequence[ReleaseRows]], Awaitable[list[Rows]]]
 
 
 class ConfiguredService(Service[Any]):  # type: ignore[misc]  # BentoML ships no types
@@ -66,9 +75,9 @@ class RunnerService(ConfiguredService):
         score.max_batch_size, score.max_latency_ms = runner.max_batch_rows, runner.max_latency_ms
 
     def __call__(self) -> RunnerInstance:
-        """Make the instance, and look ``score`` up once: BentoML builds it at each access, in 25 µs."""
+        """Make the instance and keep it for the runner's application."""
         instance: RunnerInstance = super().__call__()
-        instance.score = instance.score  # type: ignore[method-assign]
+        self.instance = instance
         return instance
 
     def to_asgi(self, is_main: bool = True) -> Application:
@@ -76,8 +85,11 @@ class RunnerService(ConfiguredService):
         uvicorn_single_write.install()
         self.inject_config()
         factory = ServiceAppFactory(self, is_main=is_main)
-        bound_wait(factory.dispatchers["score"], self._settings(process_settings()).max_wait_ms)
-        return RunnerApp(factory(), factory.batch_infer)
+        dispatcher = factory.dispatchers["score"]
+        bound_wait(dispatcher, self._settings(process_settings()).max_wait_ms)
+        # Made once: BentoML makes it anew for each call of its own route, in 25 µs.
+        score = dispatcher(_counted(factory, score_batch))
+        return RunnerApp(factory(), score, lambda: self.instance.releases)
 
     def _settings(self, settings: Settings) -> RunnerSettings:
         return {"NeuralNetRunner": settings.neural_net, "XGBoostRunner": settings.xgboost}[self.name]
@@ -102,13 +114,25 @@ class GatewayService(ConfiguredService):
         )
         try:
             check_all_assumptions()
-            release = find_release(settings.release)
+            pair = self._find_pair(settings)
         except StartError as error:
             _give_up(str(error), error.exit_code)
         use_own_metrics_dir()
-        hand_down(release)
+        process_board()
         # What `bentoml build` packs: the pair, never the newest of each.
-        self.models = [BentoModel(release.neural_net_tag), BentoModel(release.xgboost_tag)]
+        self.models = [BentoModel(f"{name}:{pair.version}") for name in (NEURAL_NET, XGBOOST)]
+
+    def _find_pair(self, settings: Settings) -> StoredPair:
+        """Return the pair to begin with; a built bento has every process serve what was packed into it."""
+        if self.bento is None:
+            store = ModelStore(models_folder())
+            os.environ.pop(PACKED_VARIABLE, None)
+        else:
+            store = ModelStore(models_of_bento(self.bento))
+            os.environ[PACKED_VARIABLE] = packed_version(self.bento, NEURAL_NET) or "none"
+        pair = choose(store, settings.release)
+        read_release(store, pair.version, settings.limits)
+        return pair
 
     def __call__(self) -> GatewayBackend:
         """Make the instance and keep it for the gateway's application."""
@@ -134,6 +158,26 @@ class GatewayService(ConfiguredService):
     def openapi_spec(self) -> dict[str, Any]:
         """Return our document, as ``bentoml build`` stores it."""
         return document(process_settings())
+
+
+def _counted(factory: ServiceAppFactory, score: ScoreBatch) -> ScoreBatch:
+    """Return `score` that also counts its batches, as BentoML's own route does."""
+    batch_sizes = None
+
+    async def counted(batch: Sequence[ReleaseRows]) -> list[Rows]:
+        nonlocal batch_sizes
+        if batch_sizes is None:
+            batch_sizes = factory.adaptive_batch_size_hist.labels(
+                runner_name=factory.service.name,
+                worker_index=server_context.worker_index,
+                method_name="score",
+                service_version=server_context.bento_version,
+                service_name=server_context.bento_name,
+            )
+        batch_sizes.observe(len(batch))
+        return await score(batch)
+
+    return counted
 
 
 def url_of(service: object) -> str | None:

@@ -5,7 +5,9 @@
     ServingError
     ├── StartError                      ends `bentoml serve` with one sentence; never an answer
     │   ├── SettingsError               exit code 2: a setting is wrong
-    │   └── ReleaseError                exit code 1: no pair of models to serve
+    │   └── ReleaseError                exit code 1: a pair of models that cannot be served; while serving
+    │       │                           it is refused, and the old one stays
+    │       └── NoReleaseError          the store holds no such pair
     └── RequestError                    an answer with a status
         ├── MalformedError              400
         ├── UnauthorizedError           401
@@ -65,7 +67,11 @@ class SettingsError(StartError):
 
 
 class ReleaseError(StartError):
-    """The model store holds no complete release to serve."""
+    """A release of the model store cannot be served."""
+
+
+class NoReleaseError(ReleaseError):
+    """The model store does not hold the release that is asked for."""
 
 
 class RequestError(ServingError):

@@ -17,7 +17,7 @@ from bentos.compat.bulk_histogram import BulkHistogram
 
 if TYPE_CHECKING:
     from bentos.policy import Floats
-    from bentos.release import Release
+    from bentos.releases.release import Release
 
 PREFIX = "fraud"
 SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
@@ -43,6 +43,7 @@ SCORE_BUCKETS = (
     0.999,
     1.0,
 )
+DECISIONS = ("approve", "review", "decline")
 # Every status and reason there is: each series starts at 0, since `rate` ignores the first value of one.
 STATUSES = ("200", "400", "408", "413", "415", "500", "503")
 REASONS = (
@@ -121,26 +122,40 @@ class Metrics:
             ["release", "neural_net", "xgboost"],
             **{**live, "multiprocess_mode": "livemax"},
         )
+        self._swaps = Counter(
+            "release_swaps", "Changes of releases while serving, by outcome.", ["outcome"], **to
+        )
+        self._start_at_zero()
         self._pending_times: list[tuple[int, float, float, float, float]] = []
         self._pending_batches: list[tuple[int, int, float, float, float]] = []
         self._pending_probabilities: list[Floats] = []
         self._pending_scores: tuple[list[Floats], list[Floats]] = ([], [])
         self._pending_rows = 0
-        self._decided: Tally[str] = Tally()
-        self._number = ""
+        self._decided: Tally[tuple[str, str]] = Tally()
+        self._served: tuple[str, str, str] | None = None
 
     def set_release(self, release: Release) -> None:
-        """Show which release is served, and start its series at 0."""
-        self._number = release.number
-        self._release.labels(release.number, release.neural_net_tag, release.xgboost_tag).set(1)
+        """Show which release is served, and start its series at 0; the one before it shows 0 from now on."""
+        if self._served is not None:
+            self._release.labels(*self._served).set(0)
+        self._served = (release.number, release.neural_net_tag, release.xgboost_tag)
+        self._release.labels(*self._served).set(1)
+        for decision in DECISIONS:
+            self._decisions.labels(decision, release.number)
+
+    def count_swap(self, outcome: str) -> None:
+        """Count a change of releases: ``swapped``, or ``refused``."""
+        self._swaps.labels(outcome).inc()
+
+    def _start_at_zero(self) -> None:
         for runner in ("neural_net", "xgboost"):
             self.set_runner_up(runner, is_up=True)
-        for decision in ("approve", "review", "decline"):
-            self._decisions.labels(decision, release.number)
         for status in STATUSES:
             self._requests.labels(status)
         for reason in REASONS:
             self._refused.labels(reason)
+        for outcome in ("swapped", "refused"):
+            self._swaps.labels(outcome)
 
     def set_runner_up(self, runner: str, is_up: bool) -> None:
         """Show whether `runner` answers."""
@@ -165,13 +180,19 @@ class Metrics:
         self._pending_batches.append((rows, requests, queue_s, runners_s, policy_s))
 
     def record_scores(
-        self, neural_net: Floats, xgboost: Floats, probability: Floats, counts: Sequence[int]
+        self,
+        release: str,
+        neural_net: Floats,
+        xgboost: Floats,
+        probability: Floats,
+        counts: Sequence[int],
     ) -> None:
         """Collect scores, and the number of approvals, reviews and declines among them."""
         self._pending_scores[0].append(neural_net)
         self._pending_scores[1].append(xgboost)
         self._pending_probabilities.append(probability)
-        self._decided.update(dict(zip(("approve", "review", "decline"), counts, strict=True)))
+        for decision, number in zip(DECISIONS, counts, strict=True):
+            self._decided[decision, release] += number
         self._pending_rows += len(probability)
         if self._pending_rows >= MAX_PENDING:
             self.flush()
@@ -209,8 +230,8 @@ class Metrics:
         for model, pending in zip(("neural_net", "xgboost"), self._pending_scores, strict=True):
             self._scores.labels(model).observe_many(np.concatenate(pending))
         self._probability.observe_many(np.concatenate(self._pending_probabilities))
-        for decision, number in self._decided.items():
-            self._decisions.labels(decision, self._number).inc(number)
+        for (decision, release), number in self._decided.items():
+            self._decisions.labels(decision, release).inc(number)
         self._transactions.inc(self._pending_rows)
         self._pending_scores, self._pending_probabilities = ([], []), []
         self._pending_rows = 0

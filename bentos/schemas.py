@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from bentos.release import FEATURE_NAMES
+from bentos.releases.release import FEATURE_NAMES
 from bentos.settings.sections import LimitSettings
 
 MAX_ID_CHARACTERS = 128

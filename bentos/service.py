@@ -14,11 +14,13 @@ from bentos.classify.batching import Batcher
 from bentos.classify.classifier import Classifier
 from bentos.classify.decoding import Decoder
 from bentos.classify.explainer import Explainer
-from bentos.classify.handler import ClassifyHandler
+from bentos.classify.handler import ClassifyHandler, ServedRelease
 from bentos.compat.bentoml_typing import api, on_shutdown, on_startup
 from bentos.gateway.openapi import PAGE, document
 from bentos.metrics import Metrics
-from bentos.release import describe, find_release
+from bentos.releases.follower import ReleaseFollower
+from bentos.releases.release import Release, describe, read_release
+from bentos.releases.setup import process_board, process_choice, process_store
 from bentos.rpc.client import RunnerClient
 from bentos.rpc.scorer import InProcessRunner, Scorer
 from bentos.runners import NeuralNetRunner, XGBoostRunner
@@ -39,20 +41,23 @@ class FraudDetection:
 
     def __init__(self) -> None:
         settings = process_settings()
-        release = find_release(settings.release)
         self.metrics = Metrics()
-        self.metrics.set_release(release)
         self._runners = self._connect_runners()
-        classifier = Classifier(release, *self._runners, self.metrics)
-        self._batcher = Batcher(classifier.decide, settings.gateway)
-        self.handler = ClassifyHandler(
-            Decoder(settings.limits, settings.request.max_transactions),
-            self._batcher,
-            Explainer(release.calibration, *self._runners, settings.explain),
-        )
+        self._batcher = Batcher(settings.gateway)
+        decoder = Decoder(settings.limits, settings.request.max_transactions)
+        self.handler = ClassifyHandler(decoder, self._batcher)
         self.page = PAGE
         self.openapi = json.dumps(document(settings)).encode()
-        self.info = msgspec.json.encode(describe(release))
+        store = process_store()
+        self._follower = ReleaseFollower(
+            store,
+            process_choice(store, settings.release),
+            process_board(),
+            read=lambda version: read_release(store, version, settings.limits),
+            change_over=self._change_over,
+            count=self.metrics.count_swap,
+        )
+        self._follower.begin()
 
     @api
     async def classify(self, payload: Payload, /) -> Payload:
@@ -64,14 +69,22 @@ class FraudDetection:
         return msgspec.json.decode(answer.body)
 
     @on_startup
-    async def start_flushing_metrics(self) -> None:
-        """Write metrics out every second, so that a scrape that reaches another worker finds them too."""
-        self._flushing = asyncio.create_task(self._flush_metrics())
+    async def start(self) -> None:
+        """Write metrics out every second, so that a scrape that reaches another worker finds them too.
+
+        Follow the store from now on.
+        """
+        self._tasks = [
+            asyncio.create_task(self._flush_metrics()),
+            asyncio.create_task(self._follower.follow()),
+        ]
 
     @on_shutdown
     async def stop(self) -> None:
-        """Stop writing metrics and close the connections to the runners."""
-        self._flushing.cancel()
+        """Stop following the store and writing metrics, and close the connections to the runners."""
+        for task in self._tasks:
+            task.cancel()
+        self._follower.close()
         for runner in self._runners:
             runner.close()
 
@@ -83,8 +96,21 @@ class FraudDetection:
             await asyncio.sleep(FLUSH_INTERVAL_S)
 
     async def __is_ready__(self) -> bool:
-        """Say whether both runners answer."""
-        return all(await asyncio.gather(*(runner.is_ready(READY_TIMEOUT_S) for runner in self._runners)))
+        """Say whether both runners answer with the release that is served."""
+        version = self._follower.version
+        return all(
+            await asyncio.gather(*(runner.is_ready(version, READY_TIMEOUT_S) for runner in self._runners))
+        )
+
+    def _change_over(self, release: Release) -> ServedRelease:
+        """Answer with `release` from now on; what is under way ends with the one before."""
+        classifier = Classifier(release, *self._runners, self.metrics)
+        explainer = Explainer(release, *self._runners, process_settings().explain)
+        served = ServedRelease(classifier.decide, explainer)
+        info = msgspec.json.encode(describe(release))
+        self.handler.served, self.info = served, info
+        self.metrics.set_release(release)
+        return served
 
     def _connect_runners(self) -> tuple[Scorer, Scorer]:
         """Return a client of each runner, or the runner itself where it is in this process."""

@@ -47,12 +47,15 @@ def metadata(release: str, model: str) -> dict[str, Any]:
     }
 
 
-def write_network(folder: Path) -> None:
-    """Write a one-layer network and its attribution as ONNX: sigmoid(x @ w), and x * w."""
+def write_network(folder: Path, strength: float = 1.0) -> None:
+    """Write a one-layer network and its attribution as ONNX: sigmoid(x @ w), and x * w.
+
+    `strength` multiplies w, so that releases can be told from each other by their scores.
+    """
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     weights = np.zeros((30, 1), np.float32)
-    weights[[4, 11, 14], 0] = 0.5, 0.4, -0.6
+    weights[[4, 11, 14], 0] = np.array([0.5, 0.4, -0.6]) * strength
     float32 = TensorProto.FLOAT
     features = helper.make_tensor_value_info("features", float32, ["n", 30])
 
@@ -88,7 +91,7 @@ def write_network(folder: Path) -> None:
     )
 
 
-def write_trees(folder: Path) -> None:
+def write_trees(folder: Path, rounds: int = 10) -> None:
     """Fit a few trees on invented rows and write them in XGBoost's own format."""
     import xgboost
 
@@ -96,18 +99,26 @@ def write_trees(folder: Path) -> None:
     rows = random.normal(size=(2000, 30)).astype(np.float32)
     labels = rows[:, 14] < -1.0
     matrix = xgboost.DMatrix(rows, labels, feature_names=list(FEATURES))
-    booster = xgboost.train({"objective": "binary:logistic", "nthread": 1, "seed": 5}, matrix, 10)
+    booster = xgboost.train({"objective": "binary:logistic", "nthread": 1, "seed": 5}, matrix, rounds)
     booster.save_model(folder / "model.ubj")
 
 
-def store_release(home: Path, release: str, version: str | None = None, fingerprint: str = "abc") -> None:
-    """Put a complete pair into the model store in `home`."""
-    store_model(home, "fraud_neural_net", release, version, fingerprint)
-    store_model(home, "fraud_xgboost", release, version, fingerprint)
+def store_release(
+    home: Path, release: str, version: str | None = None, fingerprint: str = "abc", *, is_other: bool = False
+) -> None:
+    """Put a complete pair into the model store in `home`; one that `is_other` gives other scores."""
+    store_model(home, "fraud_neural_net", release, version, fingerprint, is_other=is_other)
+    store_model(home, "fraud_xgboost", release, version, fingerprint, is_other=is_other)
 
 
 def store_model(
-    home: Path, name: str, release: str, version: str | None = None, fingerprint: str = "abc"
+    home: Path,
+    name: str,
+    release: str,
+    version: str | None = None,
+    fingerprint: str = "abc",
+    *,
+    is_other: bool = False,
 ) -> None:
     """Put one of the two models into the model store in `home`, as training would."""
     import bentoml
@@ -125,9 +136,41 @@ def store_model(
         folder.mkdir(parents=True)
         if name == "fraud_neural_net":
             (folder / "extra_files").mkdir()
-            write_network(folder / "extra_files")
+            write_network(folder / "extra_files", 0.5 if is_other else 1.0)
         else:
-            write_trees(folder)
+            write_trees(folder, 4 if is_other else 10)
+        write_reference(folder)
+
+
+def write_reference(folder: Path) -> None:
+    """Write how the model in `folder` scores some rows; a service holds it to that."""
+    rows = np.random.default_rng(9).normal(size=(20, 30)).astype(np.float32)
+    scores = reference_scores(folder, rows).astype(float).tolist()
+    document = {"features": rows.tolist(), "neural_net": scores, "xgboost": scores}
+    (folder / "reference.json").write_text(json.dumps(document))
+
+
+def reference_scores(folder: Path, rows: np.ndarray) -> np.ndarray:
+    """Return the scores of the model in `folder`, without any service."""
+    if (folder / "model.ubj").is_file():
+        import xgboost
+
+        scores: np.ndarray = xgboost.Booster(model_file=folder / "model.ubj").inplace_predict(rows)
+        return scores
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(folder / "extra_files" / "model.onnx")
+    return np.asarray(session.run(None, {"features": rows})[0])
+
+
+def write_record(home: Path, **pairs: str) -> None:
+    """Write which pairs are active, challenger and previous, each by its version, as training would."""
+    record: dict[str, Any] = {"schema": 1, "active": None, "challenger": None, "previous": None}
+    for name, version in pairs.items():
+        record[name] = {"version": version, "release": version.partition("-")[0], "fingerprint": "abc"}
+    path = home / "models" / "fraud_releases.json"
+    path.with_suffix(".new").write_text(json.dumps(record))
+    path.with_suffix(".new").replace(path)
 
 
 @pytest.fixture(scope="session")

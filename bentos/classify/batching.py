@@ -22,6 +22,7 @@ class Decide(Protocol):
 @dataclass(slots=True)
 class _Pending:
     transactions: Sequence[Any]
+    decide: Decide
     answer: asyncio.Future[Sequence[Any]]
     since: float
 
@@ -30,18 +31,16 @@ class Batcher:
     """Micro-batching with a bounded number of batches under way and of rows pending.
 
     A batch is sent as soon as fewer than ``max_batches_in_flight`` are under way, so a lone request does not
-    wait. Requests that arrive while that many are under way are sent together.
+    wait. Requests that arrive while that many are under way are sent together, where one release decides
+    them.
 
     Parameters
     ----------
-    decide : Decide
-        Called with up to ``max_batch_rows`` transactions at once.
     settings : GatewaySettings
         Sizes and the deadline.
     """
 
-    def __init__(self, decide: Decide, settings: GatewaySettings) -> None:
-        self._decide = decide
+    def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._deadline_s = settings.deadline_ms / 1000
         self._queue: deque[_Pending] = deque()
@@ -50,8 +49,15 @@ class Batcher:
         self._seen_rows = 0
         self.queued_rows = 0
 
-    async def submit(self, transactions: Sequence[Any]) -> Sequence[Any]:
-        """Return one decision per transaction, in order.
+    async def submit(self, transactions: Sequence[Any], decide: Decide) -> Sequence[Any]:
+        """Return one decision per transaction, in order, all by `decide`.
+
+        Parameters
+        ----------
+        transactions : sequence
+            As decoded.
+        decide : Decide
+            Called with up to ``max_batch_rows`` transactions at once.
 
         Raises
         ------
@@ -66,14 +72,14 @@ class Batcher:
         if self.queued_rows and self.queued_rows + len(transactions) > self._settings.max_queued_rows:
             raise OverloadedError("Too many transactions are waiting.", self._settings.retry_after_s)
         if len(transactions) <= limit:
-            return await self._enqueue(transactions)
+            return await self._enqueue(transactions, decide)
         parts = [transactions[start : start + limit] for start in range(0, len(transactions), limit)]
-        answers = await asyncio.gather(*map(self._enqueue, parts))
+        answers = await asyncio.gather(*(self._enqueue(part, decide) for part in parts))
         return [decision for answer in answers for decision in answer]
 
-    def _enqueue(self, transactions: Sequence[Any]) -> asyncio.Future[Sequence[Any]]:
+    def _enqueue(self, transactions: Sequence[Any], decide: Decide) -> asyncio.Future[Sequence[Any]]:
         loop = asyncio.get_running_loop()
-        pending = _Pending(transactions, loop.create_future(), loop.time())
+        pending = _Pending(transactions, decide, loop.create_future(), loop.time())
         self._queue.append(pending)
         self.queued_rows += len(transactions)
         self._schedule_flush(loop)
@@ -107,11 +113,18 @@ class Batcher:
     def _next_batch(self) -> list[_Pending]:
         batch = [self._queue.popleft()]
         rows = len(batch[0].transactions)
-        while self._queue and rows + len(self._queue[0].transactions) <= self._settings.max_batch_rows:
+        while self._queue and self._fits(self._queue[0], batch[0], rows):
             batch.append(self._queue.popleft())
             rows += len(batch[-1].transactions)
         self.queued_rows -= rows
         return batch
+
+    def _fits(self, pending: _Pending, first: _Pending, rows: int) -> bool:
+        """Say whether `pending` can go with a batch of `rows`: a batch is decided by one release."""
+        return (
+            rows + len(pending.transactions) <= self._settings.max_batch_rows
+            and pending.decide == first.decide
+        )
 
     @property
     def in_flight(self) -> int:
@@ -133,7 +146,7 @@ class Batcher:
         try:
             # A request that waited behind a stuck call has used up its time and fails with that call.
             async with asyncio.timeout(self._deadline_s - waited_s):
-                decisions = await self._decide(transactions, len(batch), waited_s)
+                decisions = await batch[0].decide(transactions, len(batch), waited_s)
         except TimeoutError:
             self._fail(batch, "The runners did not answer in time.")
         except ScoringFailedError as error:

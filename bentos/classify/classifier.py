@@ -14,7 +14,7 @@ from bentos.classify.decoding import pack_features
 from bentos.errors import ScoringFailedError
 from bentos.metrics import Metrics
 from bentos.policy import RISK_LEVELS, Action, Floats, decide
-from bentos.release import Release
+from bentos.releases.release import Release
 from bentos.rpc.codec import Rows
 from bentos.rpc.scorer import Scorer
 
@@ -86,8 +86,10 @@ class Classifier:
             If it answered with something else than scores.
         """
         started = perf_counter()
-        rows = pack_features(transactions)
-        answers = await asyncio.gather(self._neural_net.score(rows), self._xgboost.score(rows))
+        rows, version = pack_features(transactions), self.release.version
+        answers = await asyncio.gather(
+            self._neural_net.score(version, rows), self._xgboost.score(version, rows)
+        )
         answered = perf_counter()
         neural_net, xgboost = (_checked(scores, len(transactions)) for scores in answers)
         decisions = self._decide_scored(transactions, neural_net, xgboost)
@@ -102,7 +104,7 @@ class Classifier:
         codes = decide(neural_net, xgboost, self.release.thresholds)
         probabilities = self.release.calibration.probability(neural_net, xgboost)
         self._metrics.record_scores(
-            neural_net, xgboost, probabilities, np.bincount(codes, minlength=3).tolist()
+            self.release.number, neural_net, xgboost, probabilities, np.bincount(codes, minlength=3).tolist()
         )
         actions, number, models = self._actions, self.release.number, self._models
         decisions = []

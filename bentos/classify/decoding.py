@@ -16,7 +16,7 @@ import msgspec
 from pydantic import ValidationError
 
 from bentos.errors import Detail, ListTooLongError, MalformedError
-from bentos.release import FEATURE_NAMES
+from bentos.releases.release import FEATURE_NAMES
 from bentos.schemas import MAX_ID_CHARACTERS, feature_range, transaction_model
 from bentos.settings.sections import LimitSettings
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from bentos.classify.decoding import pack_features
 from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
-from bentos.policy import Calibration, Floats
-from bentos.release import FEATURE_NAMES
+from bentos.policy import Floats
+from bentos.releases.release import FEATURE_NAMES, Release
 from bentos.rpc.scorer import Scorer
 from bentos.settings.sections import ExplainSettings
 
@@ -24,8 +24,8 @@ class Explainer:
 
     Parameters
     ----------
-    calibration : Calibration
-        Its coefficients weigh the models.
+    release : Release
+        Its calibration's coefficients weigh the models.
     neural_net, xgboost : Scorer
         The runners.
     settings : ExplainSettings
@@ -33,9 +33,9 @@ class Explainer:
     """
 
     def __init__(
-        self, calibration: Calibration, neural_net: Scorer, xgboost: Scorer, settings: ExplainSettings
+        self, release: Release, neural_net: Scorer, xgboost: Scorer, settings: ExplainSettings
     ) -> None:
-        self._calibration = calibration
+        self._version, self._calibration = release.version, release.calibration
         self._neural_net = neural_net
         self._xgboost = xgboost
         self._settings = settings
@@ -74,7 +74,8 @@ class Explainer:
     async def _contributions(self, transactions: Sequence[Any]) -> Floats:
         rows = pack_features(transactions)
         network, trees = await asyncio.gather(
-            self._neural_net.contributions(rows), self._xgboost.contributions(rows)
+            self._neural_net.contributions(self._version, rows),
+            self._xgboost.contributions(self._version, rows),
         )
         combined: Floats = self._calibration.neural_net * network.astype(
             np.float64

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import msgspec
 
-from bentos.classify.batching import Batcher
+from bentos.classify.batching import Batcher, Decide
 from bentos.classify.decoding import Decoder
 from bentos.classify.explainer import Explainer
 
@@ -24,23 +24,41 @@ class Answer:
     encode_s: float
 
 
+class ServedRelease:
+    """What decides and explains with one release.
+
+    Parameters
+    ----------
+    decide : Decide
+        Transactions to decisions.
+    explainer : Explainer
+        Transactions to reasons.
+    """
+
+    def __init__(self, decide: Decide, explainer: Explainer) -> None:
+        self.decide = decide
+        self.explainer = explainer
+        self.requests = 0
+        """How many it is answering."""
+
+
 class ClassifyHandler:
-    """Answers bodies of ``POST /classify``.
+    """Answers bodies of ``POST /classify``, each with one release from beginning to end.
 
     Parameters
     ----------
     decoder : Decoder
         Body to transactions.
     batcher : Batcher
-        Transactions to decisions.
-    explainer : Explainer
-        Transactions to reasons.
+        Gathers transactions for a release's decisions.
     """
 
-    def __init__(self, decoder: Decoder, batcher: Batcher, explainer: Explainer) -> None:
+    served: ServedRelease
+    """What requests that come from now on are answered with; replaced when another release becomes active."""
+
+    def __init__(self, decoder: Decoder, batcher: Batcher) -> None:
         self._decoder = decoder
         self._batcher = batcher
-        self._explainer = explainer
 
     async def handle(self, body: bytes, wants_reasons: bool = False) -> Answer:
         """Return the answer to `body`.
@@ -53,10 +71,16 @@ class ClassifyHandler:
         started = perf_counter()
         transactions, is_single = self._decoder.decode(body)
         decoded = perf_counter()
-        decisions = await self._batcher.submit(transactions)
-        if wants_reasons:
-            for decision, reasons in zip(decisions, await self._explainer.reasons(transactions), strict=True):
-                decision.reasons = reasons
+        served = self.served
+        served.requests += 1
+        try:
+            decisions = await self._batcher.submit(transactions, served.decide)
+            if wants_reasons:
+                explained = await served.explainer.reasons(transactions)
+                for decision, reasons in zip(decisions, explained, strict=True):
+                    decision.reasons = reasons
+        finally:
+            served.requests -= 1
         encoding = perf_counter()
         answer = _encode(decisions[0] if is_single else decisions)
         return Answer(answer, len(transactions), decoded - started, perf_counter() - encoding)

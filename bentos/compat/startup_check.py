@@ -7,10 +7,20 @@ from bentos.compat import (
     bulk_histogram,
     graceful_shutdown,
     metrics_dir,
+    model_store,
+    process_role,
     uvicorn_single_write,
 )
 
-WORKAROUNDS = (bounded_optimizer, bulk_histogram, graceful_shutdown, metrics_dir, uvicorn_single_write)
+WORKAROUNDS = (
+    bounded_optimizer,
+    bulk_histogram,
+    graceful_shutdown,
+    metrics_dir,
+    model_store,
+    process_role,
+    uvicorn_single_write,
+)
 
 
 def check_all_assumptions() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from bentos.release import FEATURE_NAMES
+from bentos.releases.release import FEATURE_NAMES
 from bentos.schemas import Decision, transaction_model
 from bentos.settings.load import Settings
 

@@ -19,9 +19,9 @@ from bentos.errors import RunnerUnavailableError, ScoringFailedError
 from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, Rows, rows_of
 from bentos.rpc.scorer import Scorer
 
-HTTP_OK, HTTP_UNAVAILABLE = 200, 503
-HEAD = b"POST %b HTTP/1.1\r\nHost: runner\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
-READY = b"GET /readyz HTTP/1.1\r\nHost: runner\r\n\r\n"
+HTTP_OK, HTTP_GONE, HTTP_UNAVAILABLE = 200, 410, 503
+HEAD = b"POST %b%b HTTP/1.1\r\nHost: runner\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n"
+READY = b"GET /ready/%b HTTP/1.1\r\nHost: runner\r\n\r\n"
 PROBE_TIMEOUT_S = 1.0
 PROBE_INTERVAL_S = 0.1
 
@@ -50,20 +50,21 @@ class RunnerClient(Scorer):
         self._on_change = on_change
         self._idle: list[_Connection] = []
         self._probe: asyncio.Task[None] | None = None
+        self._version = ""  # asked last: what a runner must have loaded to answer again
 
     @override
-    async def score(self, rows: bytes) -> Rows:
-        return np.frombuffer(await self._post(b"/score", rows), FLOAT32)
+    async def score(self, version: str, rows: bytes) -> Rows:
+        return np.frombuffer(await self._post(b"/score/", version, rows), FLOAT32)
 
     @override
-    async def contributions(self, rows: bytes) -> Rows:
-        return rows_of(await self._post(b"/contributions", rows))
+    async def contributions(self, version: str, rows: bytes) -> Rows:
+        return rows_of(await self._post(b"/contributions/", version, rows))
 
     @override
-    async def is_ready(self, timeout_s: float) -> bool:
+    async def is_ready(self, version: str, timeout_s: float) -> bool:
         try:
             async with asyncio.timeout(timeout_s):
-                status, _ = await self._exchange(READY, b"")
+                status, _ = await self._exchange(READY % version.encode(), b"")
         except (OSError, TimeoutError):
             return False
         return status == HTTP_OK
@@ -75,10 +76,11 @@ class RunnerClient(Scorer):
         while self._idle:
             self._idle.pop().close()
 
-    async def _post(self, path: bytes, body: bytes) -> bytes:
+    async def _post(self, path: bytes, version: str, body: bytes) -> bytes:
+        self._version = version
         if self._probe is not None:
             raise RunnerUnavailableError(f"The {self.name} runner is being started again.")
-        head = HEAD % (path, MEDIA_TYPE.encode(), len(body))
+        head = HEAD % (path, version.encode(), MEDIA_TYPE.encode(), len(body))
         try:
             status, answer = await self._exchange(head, body)
         except (OSError, asyncio.CancelledError) as error:
@@ -89,6 +91,8 @@ class RunnerClient(Scorer):
             raise RunnerUnavailableError(f"The {self.name} runner is not available.") from None
         if status == HTTP_UNAVAILABLE:
             raise RunnerUnavailableError(f"The {self.name} runner is overloaded.")
+        if status == HTTP_GONE:
+            raise RunnerUnavailableError(f"The {self.name} runner cannot load the release.")
         if status != HTTP_OK:
             raise ScoringFailedError(f"The {self.name} runner failed.")
         return answer
@@ -99,7 +103,7 @@ class RunnerClient(Scorer):
             self._probe = asyncio.get_running_loop().create_task(self._probe_until_ready())
 
     async def _probe_until_ready(self) -> None:
-        while not await self.is_ready(PROBE_TIMEOUT_S):
+        while not await self.is_ready(self._version, PROBE_TIMEOUT_S):
             await asyncio.sleep(PROBE_INTERVAL_S)
         self._probe = None
         self._on_change(self.name, True)

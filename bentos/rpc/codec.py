@@ -7,7 +7,7 @@ call, these bytes none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import bentoml
 import numpy as np
@@ -18,7 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bentos.compat.bentoml_typing import Method
-from bentos.release import FEATURE_NAMES
+from bentos.releases.release import FEATURE_NAMES
+
+if TYPE_CHECKING:
+    from bentos.loaded_models import LoadedModel
 
 MEDIA_TYPE = "application/octet-stream"
 FLOAT32 = np.dtype("<f4")
@@ -29,6 +32,23 @@ Rows = npt.NDArray[np.float32]
 def rows_of(body: bytes) -> Rows:
     """Return the rows of features in `body`, float32 [n, 30], without copying."""
     return np.frombuffer(body, FLOAT32).reshape(-1, len(FEATURE_NAMES))
+
+
+class ReleaseRows(np.ndarray[Any, np.dtype[np.float32]]):
+    """Rows that know which model they ask; so do the parts that BentoML's dispatcher splits them into."""
+
+    model: LoadedModel
+
+    @classmethod
+    def of(cls, rows: Rows, model: LoadedModel) -> ReleaseRows:
+        """Return a view of `rows` for `model`."""
+        view = cast("ReleaseRows", rows.view(cls))
+        view.model = model
+        return view
+
+    def __array_finalize__(self, source: object) -> None:
+        """Take over the model from the array this one was made of."""
+        self.model = getattr(source, "model", None)  # type: ignore[assignment]  # set by `of`
 
 
 class FloatRows(IORootModel[Any]):  # type: ignore[misc]  # BentoML ships no types

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import anyio.to_thread
 from typing_extensions import override
 
+from bentos.errors import ReleaseError, RunnerUnavailableError
+from bentos.loaded_models import LoadedModel
+from bentos.releases.holder import ReleaseHolder
 from bentos.rpc.codec import Rows, rows_of
 
 
 class Scorer(Protocol):
     """What the gateway needs of a runner."""
 
-    async def score(self, rows: bytes) -> Rows:
+    async def score(self, version: str, rows: bytes) -> Rows:
         """Return one score per row of `rows`: float32 features, row after row.
+
+        Parameters
+        ----------
+        version : str
+            Which release scores: its version in the store.
+        rows : bytes
+            What to score.
 
         Raises
         ------
@@ -23,11 +34,11 @@ class Scorer(Protocol):
             If it answers with another error.
         """
 
-    async def contributions(self, rows: bytes) -> Rows:
+    async def contributions(self, version: str, rows: bytes) -> Rows:
         """Return one row of contributions per row of `rows`; raises as `score` does."""
 
-    async def is_ready(self, timeout_s: float) -> bool:
-        """Say whether the runner answers within `timeout_s`."""
+    async def is_ready(self, version: str, timeout_s: float) -> bool:
+        """Say whether the runner answers within `timeout_s` that it has loaded a version."""
 
     def close(self) -> None:
         """Close what was opened."""
@@ -36,11 +47,9 @@ class Scorer(Protocol):
 class RunnerInstance(Protocol):
     """A runner service's instance."""
 
-    async def score(self, features: Rows, /) -> Rows:
-        """Return one score per row."""
-
-    async def contributions(self, features: Rows, /) -> Rows:
-        """Return one row of contributions per row."""
+    @property
+    def releases(self) -> ReleaseHolder[LoadedModel]:
+        """What it has loaded."""
 
 
 class InProcessRunner(Scorer):
@@ -56,17 +65,24 @@ class InProcessRunner(Scorer):
         self._instance = instance
 
     @override
-    async def score(self, rows: bytes) -> Rows:
-        return await self._instance.score(rows_of(rows))
+    async def score(self, version: str, rows: bytes) -> Rows:
+        return (await self._model(version)).score(rows_of(rows))
 
     @override
-    async def contributions(self, rows: bytes) -> Rows:
-        return await self._instance.contributions(rows_of(rows))
+    async def contributions(self, version: str, rows: bytes) -> Rows:
+        model = await self._model(version)
+        return await anyio.to_thread.run_sync(model.contributions, rows_of(rows))
 
     @override
-    async def is_ready(self, timeout_s: float) -> bool:
-        return True
+    async def is_ready(self, version: str, timeout_s: float) -> bool:
+        return self._instance.releases.holds(version)
 
     @override
     def close(self) -> None:
         """Do nothing: BentoML closes the runner."""
+
+    async def _model(self, version: str) -> LoadedModel:
+        try:
+            return await self._instance.releases.obtain(version)
+        except ReleaseError as error:
+            raise RunnerUnavailableError(f"The release is not loaded: {error}") from error

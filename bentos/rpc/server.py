@@ -1,23 +1,29 @@
-"""``POST /score`` of a runner on plain ASGI: bytes in, BentoML's adaptive batching, bytes out.
+"""``POST /score/VERSION`` of a runner on plain ASGI: bytes in, BentoML's adaptive batching, bytes out.
 
-BentoML's own route costs a runner 0.8 ms of CPU a call, the model 0.1. Both use the same dispatcher.
+BentoML's own route costs a runner 0.8 ms of CPU a call, the model 0.1. Both use the same dispatcher. While
+gateways change over, a batch may hold rows for two releases; each row is scored by the release it asks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate, groupby
 
+import anyio.to_thread
 import numpy as np
 from bentoml.exceptions import ServiceUnavailable
 
 from bentos.asgi import Application, Receive, Scope, Send, read_body, send_answer
 from bentos.compat.gc_freeze import freeze_after_startup
 from bentos.compat.graceful_shutdown import GracefulShutdown
-from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, Rows, rows_of
+from bentos.errors import ReleaseError
+from bentos.loaded_models import LoadedModel
+from bentos.releases.holder import ReleaseHolder
+from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, ReleaseRows, Rows, rows_of
 
-BatchInfer = Callable[[str, tuple[Rows], dict[str, Any]], Awaitable[Rows]]
 HEADERS = [(b"content-type", MEDIA_TYPE.encode())]
+SCORE, CONTRIBUTIONS, READY = "/score/", "/contributions/", "/ready/"
+GONE = 410
 
 
 class RunnerApp:
@@ -27,29 +33,77 @@ class RunnerApp:
     ----------
     application : Application
         BentoML's own, which answers everything but scores.
-    batch_infer : BatchInfer
-        BentoML's call of a method by way of its adaptive batching.
+    score : callable
+        Scores rows by way of BentoML's adaptive batching.
+    releases : callable
+        Returns what the process has loaded, which exists only after start-up.
     """
 
-    def __init__(self, application: Application, batch_infer: BatchInfer) -> None:
+    def __init__(
+        self,
+        application: Application,
+        score: Callable[[ReleaseRows], Awaitable[Rows | None]],
+        releases: Callable[[], ReleaseHolder[LoadedModel]],
+    ) -> None:
         self._application = application
-        self._batch_infer = batch_infer
+        self._batched_score = score
+        self._releases = releases
         self._shutdown = GracefulShutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Score here, pass everything else on."""
         self._shutdown.note_request()
-        if scope["type"] == "http" and scope["path"] == "/score":
-            status, body = await self._score(await read_body(receive))
-            await send_answer(send, status, HEADERS, body)
-        elif scope["type"] == "lifespan":
-            await self._application(scope, receive, freeze_after_startup(send, self._shutdown.install))
+        path: str = scope.get("path", "")
+        if path.startswith(SCORE):
+            status, body = await self._score(path[len(SCORE) :], await read_body(receive))
+        elif path.startswith(CONTRIBUTIONS):
+            status, body = await self._contributions(path[len(CONTRIBUTIONS) :], await read_body(receive))
+        elif path.startswith(READY):
+            status, body = self._say_ready(path[len(READY) :]), b""
         else:
+            if scope["type"] == "lifespan":
+                send = freeze_after_startup(send, self._shutdown.install)
             await self._application(scope, receive, send)
+            return
+        await send_answer(send, status, HEADERS, body)
 
-    async def _score(self, body: bytes) -> tuple[int, bytes]:
+    async def _score(self, version: str, body: bytes) -> tuple[int, bytes]:
         try:
-            scores = await self._batch_infer("score", (rows_of(body),), {})
+            rows = ReleaseRows.of(rows_of(body), await self._releases().obtain(version))
+            scores = await self._batched_score(rows)
+        except ReleaseError:
+            return GONE, b""
         except ServiceUnavailable:
             return 503, b""
         return 200, np.ascontiguousarray(scores, FLOAT32).tobytes()
+
+    async def _contributions(self, version: str, body: bytes) -> tuple[int, bytes]:
+        try:
+            model = await self._releases().obtain(version)
+        except ReleaseError:
+            return GONE, b""
+        contributions = await anyio.to_thread.run_sync(model.contributions, rows_of(body))
+        return 200, np.ascontiguousarray(contributions, FLOAT32).tobytes()
+
+    def _say_ready(self, version: str) -> int:
+        if self._releases().holds(version):
+            return 200
+        self._releases().ask(version)
+        return 503
+
+
+async def score_batch(batch: Sequence[ReleaseRows]) -> list[Rows]:
+    """Return the scores of each member of a batch, by the model it asks."""
+    scores: list[Rows] = []
+    for _, members in groupby(batch, key=lambda rows: id(rows.model)):
+        scores.extend(_score_together(list(members)))
+    return scores
+
+
+def _score_together(members: list[ReleaseRows]) -> list[Rows]:
+    plain = [np.asarray(rows) for rows in members]
+    model = members[0].model
+    if len(plain) == 1:
+        return [model.score(plain[0])]
+    ends = list(accumulate(len(rows) for rows in plain))
+    return np.split(model.score(np.concatenate(plain)), ends[:-1])

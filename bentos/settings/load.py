@@ -42,7 +42,9 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
     )
 
-    release: str | None = Field(None, description="Serve this release; without it, the active one.")
+    release: str | None = Field(
+        None, description="Serve this release, or `challenger`; without it, the active one."
+    )
     port: int = Field(3000, ge=1, le=65535, description="Port of `bentoml serve` where no flag names one.")
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104  # BentoML's own default
     limits: LimitSettings = Field(LimitSettings(), description="What a feature may be.")

@@ -20,7 +20,6 @@ from pydantic_settings import (
 from streaming.errors import SettingsError
 from streaming.settings.drift import DriftSettings
 from streaming.settings.labels import ExportSettings, LabelSettings
-from streaming.settings.monitor import MonitorSettings
 from streaming.settings.sections import (
     BackfillSettings,
     BridgeSettings,
@@ -66,7 +65,6 @@ class Settings(BaseSettings):
     drift: DriftSettings = DriftSettings()
     redrive: RedriveSettings = RedriveSettings()
     backfill: BackfillSettings = BackfillSettings()
-    monitor: MonitorSettings = MonitorSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

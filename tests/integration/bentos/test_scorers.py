@@ -8,7 +8,6 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models.model import ModelStore
 
-from bentos.release import PAIR_VARIABLE
 from bentos.runners import NeuralNetRunner, XGBoostRunner
 from tests.scorer_checks import CHECKS
 
@@ -16,8 +15,7 @@ Check = Callable[[Callable[[], Any]], Awaitable[None]]
 
 
 @pytest.fixture
-def store(small_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv(PAIR_VARIABLE, "")
+def store(small_home: Path) -> Iterator[None]:
     with BentoMLContainer.model_store.patch(ModelStore(small_home / "models")):
         yield
 

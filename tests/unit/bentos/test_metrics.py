@@ -36,7 +36,7 @@ def test_everything_kept_is_handed_over_once() -> None:
     metrics = Metrics(registry)
     scores = np.array([0.1, 0.9, 0.95])
     for _ in range(2):
-        metrics.record_scores(scores, scores, scores, [1, 1, 1])
+        metrics.record_scores("12", scores, scores, scores, [1, 1, 1])
         metrics.record_batch(rows=3, requests=2, queue_s=0.001, runners_s=0.002, policy_s=0.0001)
         metrics.record_answer(200, 0.004, 0.001, 0.0001, 0.0001)
     metrics.count_refusal("not_json")
@@ -44,7 +44,7 @@ def test_everything_kept_is_handed_over_once() -> None:
     metrics.flush()
     value = registry.get_sample_value
     assert value("fraud_transactions_total") == 6
-    assert value("fraud_decisions_total", {"decision": "decline", "release": ""}) == 2
+    assert value("fraud_decisions_total", {"decision": "decline", "release": "12"}) == 2
     assert value("fraud_score_count", {"model": "xgboost"}) == 6
     assert value("fraud_probability_bucket", {"le": "0.1"}) == 2
     assert value("fraud_requests_total", {"status": "200"}) == 2
@@ -66,6 +66,25 @@ def test_every_reason_and_status_begins_at_zero() -> None:
         assert registry.get_sample_value("fraud_requests_total", {"status": status}) == 0
     for reason in REASONS:
         assert registry.get_sample_value("fraud_refused_total", {"reason": reason}) == 0
+
+
+def test_only_the_release_that_is_served_shows_1() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    for number in ("12", "13"):
+        metrics.set_release(
+            SimpleNamespace(number=number, neural_net_tag=f"n:{number}", xgboost_tag=f"x:{number}")  # type: ignore[arg-type]
+        )
+    metrics.count_swap("swapped")
+    shown = {
+        number: registry.get_sample_value(
+            "fraud_release_info", {"release": number, "neural_net": f"n:{number}", "xgboost": f"x:{number}"}
+        )
+        for number in ("12", "13")
+    }
+    assert shown == {"12": 0, "13": 1}
+    assert registry.get_sample_value("fraud_release_swaps_total", {"outcome": "swapped"}) == 1
+    assert registry.get_sample_value("fraud_release_swaps_total", {"outcome": "refused"}) == 0
 
 
 def test_no_reason_is_forgotten() -> None:

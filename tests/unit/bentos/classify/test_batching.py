@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from bentos.classify.batching import Batcher
+from bentos.classify.batching import Batcher, Decide
 from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
 from bentos.settings.sections import GatewaySettings
 
@@ -30,8 +31,44 @@ class Runners:
         return [2 * number for number in transactions]
 
 
-def batcher(runners: Runners, **settings: float) -> Batcher:
-    return Batcher(runners.decide, GatewaySettings(**settings))
+class OneRelease(Batcher):
+    """A batcher all of whose requests one release decides."""
+
+    def __init__(self, runners: Runners, settings: GatewaySettings) -> None:
+        super().__init__(settings)
+        self._release = runners.decide
+
+    async def submit(self, transactions: Sequence[Any], decide: Decide | None = None) -> Sequence[Any]:
+        return await super().submit(transactions, decide or self._release)
+
+
+def batcher(runners: Runners, **settings: float) -> OneRelease:
+    return OneRelease(runners, GatewaySettings(**settings))
+
+
+async def test_requests_for_two_releases_never_share_a_batch() -> None:
+    old, new = Runners(), Runners()
+    old.gate.clear()
+    batched, begun = batcher(old, max_batches_in_flight=1), []
+    for decide in (old.decide, new.decide, new.decide, old.decide):
+        begun.append(asyncio.create_task(batched.submit([len(begun), 9], decide)))
+        await asyncio.sleep(0.01)
+    old.gate.set()
+    answers = await asyncio.gather(*begun)
+    assert answers == [[0, 18], [2, 18], [4, 18], [6, 18]]
+    assert old.batches == [[0, 9], [3, 9]]
+    assert new.batches == [[1, 9, 2, 9]]
+
+
+async def test_a_long_list_is_decided_whole_by_the_release_it_came_to() -> None:
+    old, new = Runners(), Runners()
+    batched = batcher(old, max_batch_rows=10, max_batches_in_flight=1)
+    long = asyncio.create_task(batched.submit(range(95), old.decide))
+    await asyncio.sleep(0)
+    await batched.submit([1], new.decide)
+    await long
+    assert sum(map(len, old.batches)) == 95
+    assert new.batches == [[1]]
 
 
 async def test_every_request_gets_its_own_answers_in_order() -> None:

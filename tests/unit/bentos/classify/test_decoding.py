@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from bentos.classify.decoding import MAX_NAMED, Decoder, pack_features
 from bentos.errors import ListTooLongError, MalformedError
-from bentos.release import FEATURE_NAMES
+from bentos.releases.release import FEATURE_NAMES
 from bentos.schemas import feature_range, transaction_model
 from bentos.settings.sections import LimitSettings
 from tests.serving_fixtures import encoded

@@ -8,7 +8,7 @@ import pytest
 
 from bentos.classify.decoding import Decoder
 from bentos.gateway.openapi import EXAMPLE_TRANSACTION, document
-from bentos.release import FEATURE_NAMES
+from bentos.releases.release import FEATURE_NAMES
 from bentos.schemas import feature_range
 from bentos.settings.load import Settings
 from tests.serving_fixtures import FEATURES, encoded

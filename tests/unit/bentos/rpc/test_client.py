@@ -58,7 +58,7 @@ async def runner(handler: Handler, socket: Path) -> AsyncIterator[RunnerClient]:
 async def test_scores_come_back(tmp_path: Path) -> None:
     async with runner(obedient, tmp_path / "s") as client:
         for _ in range(3):
-            assert (await client.score(ROW)).tolist() == [0.25]
+            assert (await client.score("12", ROW)).tolist() == [0.25]
 
 
 async def test_connections_are_kept_and_shared(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ async def test_connections_are_kept_and_shared(tmp_path: Path) -> None:
         await obedient(reader, writer)
 
     async with runner(counting, tmp_path / "s") as client:
-        await asyncio.gather(*(client.score(ROW) for _ in range(4)))
-        await asyncio.gather(*(client.score(ROW) for _ in range(4)))
+        await asyncio.gather(*(client.score("12", ROW) for _ in range(4)))
+        await asyncio.gather(*(client.score("12", ROW) for _ in range(4)))
     assert len(opened) == 4
 
 
@@ -83,7 +83,7 @@ async def test_an_idle_connection_the_runner_closed_is_replaced(tmp_path: Path) 
 
     async with runner(forgetful, tmp_path / "s") as client:
         for _ in range(5):
-            assert (await client.score(ROW)).tolist() == [0.25]
+            assert (await client.score("12", ROW)).tolist() == [0.25]
 
 
 async def test_an_answer_in_pieces_and_in_chunks(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_an_answer_in_pieces_and_in_chunks(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
 
     async with runner(hesitant, tmp_path / "s") as client:
-        assert (await client.score(ROW)).tolist() == [0.25]
+        assert (await client.score("12", ROW)).tolist() == [0.25]
 
 
 async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,10 +128,10 @@ async def failing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 async def test_a_runner_that_fails_differs_from_one_that_is_busy(tmp_path: Path) -> None:
     async with runner(failing, tmp_path / "f") as client:
         with pytest.raises(ScoringFailedError):
-            await asyncio.wait_for(client.score(ROW), 2)
+            await asyncio.wait_for(client.score("12", ROW), 2)
     async with runner(overloaded, tmp_path / "o") as client:
         with pytest.raises(RunnerUnavailableError) as caught:
-            await asyncio.wait_for(client.score(ROW), 2)
+            await asyncio.wait_for(client.score("12", ROW), 2)
     assert caught.type is RunnerUnavailableError
 
 
@@ -139,14 +139,14 @@ async def test_a_runner_that_fails_differs_from_one_that_is_busy(tmp_path: Path)
 async def test_whatever_a_runner_does_the_caller_hears_unavailable(handler: Handler, tmp_path: Path) -> None:
     async with runner(handler, tmp_path / "s") as client:
         with pytest.raises(RunnerUnavailableError):
-            await asyncio.wait_for(client.score(ROW), 2)
+            await asyncio.wait_for(client.score("12", ROW), 2)
 
 
 async def test_no_socket_is_unavailable(tmp_path: Path) -> None:
     client = RunnerClient("trees", f"file://{tmp_path}/none")
     with pytest.raises(RunnerUnavailableError):
-        await client.score(ROW)
-    assert not await client.is_ready(0.5)
+        await client.score("12", ROW)
+    assert not await client.is_ready("12", 0.5)
     client.close()
 
 
@@ -166,15 +166,15 @@ async def test_after_a_failure_calls_fail_at_once_until_a_probe_is_answered(tmp_
         hangs.set()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await client.score(ROW)
+                await client.score("12", ROW)
         with pytest.raises(RunnerUnavailableError):
-            await asyncio.wait_for(client.score(ROW), 0.05)
+            await asyncio.wait_for(client.score("12", ROW), 0.05)
         hangs.clear()
         async with asyncio.timeout(5):
             while len(changes) < 2:
                 await asyncio.sleep(0.02)
         assert changes == [("trees", False), ("trees", True)]
-        assert (await client.score(ROW)).tolist() == [0.25]
+        assert (await client.score("12", ROW)).tolist() == [0.25]
         client.close()
 
 
@@ -196,6 +196,6 @@ async def test_a_late_answer_is_never_taken_for_the_next(tmp_path: Path) -> None
     async with runner(late, tmp_path / "s") as client:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.03):
-                await client.score(ROW)
+                await client.score("12", ROW)
         await asyncio.sleep(0.3)
-        assert (await client.score(ROW)).tolist() == [0.25]
+        assert (await client.score("12", ROW)).tolist() == [0.25]
