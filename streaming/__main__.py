@@ -8,7 +8,7 @@ import typer
 
 from streaming.errors import StreamingError
 from streaming.observability import logging as logs
-from streaming.settings.labels import LabelSettings
+from streaming.settings.labels import ExportSettings, LabelSettings
 from streaming.settings.load import Settings, load_settings
 from streaming.settings.sections import (
     BackfillSettings,
@@ -141,6 +141,31 @@ def label(  # noqa: PLR0913, PLR0917  # one parameter per flag
         "--dead-letter-topic": ("topics.labels_dead_letter", dead_letter_topic),
     }
     run_label(_configure(flags))
+
+
+@app.command()
+def export(
+    output: Annotated[Path | None, _option(ExportSettings, "output", "--output")] = None,
+    begin: Annotated[str | None, _option(ExportSettings, "begin", "--from")] = None,
+    end: Annotated[str | None, _option(ExportSettings, "end", "--to")] = None,
+    bootstrap_servers: Servers = None,
+    input_topic: Input = None,
+    decisions_topic: Annotated[str | None, _option(TopicSettings, "output", "--decisions-topic")] = None,
+    labels_topic: Annotated[str | None, _option(TopicSettings, "labels", "--labels-topic")] = None,
+) -> None:
+    """Write the labelled transactions of a range as a data file for training."""
+    from streaming.commands.export import run_export
+
+    flags = {
+        "--output": ("export.output", output),
+        "--from": ("export.begin", begin),
+        "--to": ("export.end", end),
+        "--bootstrap-servers": ("kafka.bootstrap_servers", bootstrap_servers),
+        "--input-topic": ("topics.input", input_topic),
+        "--decisions-topic": ("topics.output", decisions_topic),
+        "--labels-topic": ("topics.labels", labels_topic),
+    }
+    run_export(_configure(flags))
 
 
 @app.command()

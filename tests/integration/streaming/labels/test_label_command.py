@@ -1,5 +1,7 @@
-"""``streaming label`` against a broker: each label once, in the partition of its transaction."""
+"""``streaming label`` and ``export`` against a broker: each label once, and out again."""
 
+import itertools
+import json
 import os
 import subprocess
 import sys
@@ -7,8 +9,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from streaming.broker.admin import Admin
+from streaming.broker.idempotent_producer import IdempotentProducer
 from streaming.broker.range_reader import RangeReader
 from streaming.labels.records import Label, read_label
 from streaming.replay.data_files import FEATURES
@@ -82,3 +86,37 @@ def test_without_a_file_the_usage_is_wrong(settings: Settings) -> None:
     done = run(settings, "label")
     assert done.returncode == 2
     assert "--data is missing" in done.stderr
+
+
+def test_an_export_holds_what_was_replayed_decided_and_labelled(settings: Settings, tmp_path: Path) -> None:
+    names = settings.topics
+    data = tmp_path / "t.csv"
+    rows = [",".join([f"T-{n}", *["0.5"] * len(FEATURES), str(int(n % 10 == 0))]) for n in range(500)]
+    data.write_text("\n".join([",".join(["transaction_id", *FEATURES, "Class"]), *rows]) + "\n")
+    assert run(settings, "replay", "--data", str(data), "--rate", "0").returncode == 0
+    assert run(settings, "label", "--data", str(data), "--limit", "400").returncode == 0
+    with Admin(settings.kafka) as admin:
+        admin.create(names.output, 4, names)
+    producer = IdempotentProducer(settings.kafka, 10.0)
+    with RangeReader(settings.kafka) as reader:
+        bounds = [reader.resolve(names.input, bound) for bound in ("earliest", "latest")]
+        for record in itertools.chain.from_iterable(reader.read(names.input, *bounds)):
+            decision = {
+                **{"transaction_id": record.key.decode(), "decision": "approve", "release": "7"},
+                "source": {"topic": names.input, "partition": record.partition, "offset": record.offset},
+                "decided_at_ms": record.timestamp_ms,
+            }
+            producer.send(names.output, record.key, json.dumps(decision).encode(), None, record.partition)
+    producer.flush()
+    producer.close()
+    topics = ("--decisions-topic", names.output, "--labels-topic", names.labels)
+    done = run(settings, "export", "--output", str(tmp_path / "out.parquet"), *topics)
+    assert done.returncode == 0, done.stderr
+    assert "400 transactions, 40 frauds" in done.stdout
+    assert "100 transactions have no label" in done.stdout
+    table = parquet.read_table(tmp_path / "out.parquet").to_pandas()
+    expected = {f"T-{n}": int(n % 10 == 0) for n in range(400)}
+    assert dict(zip(table["transaction_id"], table["Class"], strict=True)) == expected
+    again = run(settings, "export", "--output", str(tmp_path), *topics)
+    assert again.returncode == 1 and "wants a file" in again.stderr
+    assert run(settings, "export").returncode == 2
