@@ -220,7 +220,7 @@ def test_the_decoder_and_the_published_model_agree(spoilt: dict[str, Any], drop:
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_any_bytes_get_a_verdict(body: bytes) -> None:
+def test_any_bytes_are_decoded_or_refused(body: bytes) -> None:
     try:
         DECODER.decode(body)
     except (MalformedError, ListTooLongError) as error:
