@@ -10,6 +10,7 @@ from streaming.errors import StreamingError
 from streaming.observability import logging as logs
 from streaming.settings.labels import ExportSettings, LabelSettings
 from streaming.settings.load import Settings, load_settings
+from streaming.settings.monitor import MonitorSettings
 from streaming.settings.sections import (
     BackfillSettings,
     BridgeSettings,
@@ -219,6 +220,29 @@ def backfill(  # noqa: PLR0913, PLR0917  # one parameter per flag
         "--report": ("backfill.report", report),
     }
     run_backfill(_configure(flags))
+
+
+@app.command()
+def monitor(
+    bootstrap_servers: Servers = None,
+    state: Annotated[Path | None, _option(MonitorSettings, "state", "--state")] = None,
+    port: Annotated[int | None, _option(MonitorSettings, "port", "--port")] = None,
+    info_url: Annotated[str | None, _option(MonitorSettings, "info_url", "--info-url")] = None,
+    shadow_info_url: Annotated[
+        str | None, _option(MonitorSettings, "shadow_info_url", "--shadow-info-url")
+    ] = None,
+) -> None:
+    """Watch live quality, drift, and the challenger in shadow, until stopped."""
+    from streaming.commands.monitor import run_monitor
+
+    flags = {
+        "--bootstrap-servers": ("kafka.bootstrap_servers", bootstrap_servers),
+        "--state": ("monitor.state", state),
+        "--port": ("monitor.port", port),
+        "--info-url": ("monitor.info_url", info_url),
+        "--shadow-info-url": ("monitor.shadow_info_url", shadow_info_url),
+    }
+    run_monitor(_configure(flags))
 
 
 def main() -> NoReturn:

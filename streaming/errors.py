@@ -6,9 +6,11 @@
     StreamingError                 ends the command, exit code 1
       SettingsError                ends the command, exit code 2
       DataError                    a file to replay that cannot be read
+      StateError                   ends the monitor: its database fails
       BrokerError
         BrokerUnavailable          retried: the broker is down, or does not answer in time
         BrokerRefused              ends the command: credentials, authorisation, versions
+        OffsetGone                 the monitor asks what there is, and goes on from there
         CorruptInput               ends the command: a record came damaged, and the client cannot go on
         PublishFailed              retried: abort, new producer, back to the committed offsets
           MessageTooLarge          the same, and the limits of the topics are read again
@@ -43,6 +45,10 @@ class DataError(StreamingError):
     """A data file is missing, unreadable or lacks a column."""
 
 
+class StateError(StreamingError):
+    """The monitor's database fails: a full disk, or a damaged file."""
+
+
 class BrokerError(StreamingError):
     """Base of everything that Kafka reports."""
 
@@ -53,6 +59,10 @@ class BrokerUnavailable(BrokerError):
 
 class BrokerRefused(BrokerError):
     """The broker answers and says no: no retry can help."""
+
+
+class OffsetGone(BrokerError):
+    """Retention deleted the records to go on from, or their topic was made again."""
 
 
 class CorruptInput(BrokerError):

@@ -181,3 +181,47 @@ class GroupMembership(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the connection; the next question opens it again."""
+
+
+class TopicsSource(ABC):
+    """Partitions of several topics, read without a group. One thread uses it and keeps the offsets."""
+
+    @abstractmethod
+    def bounds(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return the first offset of each topic's partition and the one after its last.
+
+        Raises
+        ------
+        BrokerUnavailable
+            If the broker does not tell in time.
+        """
+
+    @abstractmethod
+    def topic_ids(self) -> dict[str, str]:
+        """Return the ids of the topics; a topic made again has another one."""
+
+    @abstractmethod
+    def seek(self, positions: Mapping[tuple[str, int], int]) -> None:
+        """Go on at these offsets."""
+
+    @abstractmethod
+    def poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
+        """Return the next records, each partition in order; none while the broker does not answer.
+
+        Raises
+        ------
+        OffsetGone
+            If the broker has no such offset: `bounds` tells which there are, `topic_ids` whether the topic is
+            another one.
+        BrokerError
+            If the broker refuses.
+        """
+
+    @abstractmethod
+    def lags(self) -> dict[tuple[str, int], int]:
+        """Return the records not read yet."""
+
+    @property
+    @abstractmethod
+    def answered_at(self) -> float:
+        """When the broker last answered, on the monotonic clock."""

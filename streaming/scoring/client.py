@@ -49,12 +49,12 @@ class HttpClassifier(Classifier):
     def __init__(self, settings: ServiceSettings, transport: httpx.BaseTransport | None = None) -> None:
         self._settings = settings
         self._address = _address(settings)
-        key = _key(settings)
+        key = service_key(settings)
         self._client = httpx.Client(
             headers={"content-type": "application/json", **({"x-api-key": key} if key else {})},
             timeout=httpx.Timeout(settings.request_timeout_s, connect=settings.connect_timeout_s),
             limits=httpx.Limits(max_connections=settings.concurrency + 1, keepalive_expiry=30.0),
-            verify=_trust(settings),
+            verify=service_trust(settings),
             follow_redirects=False,
             trust_env=False,  # a proxy for the internet must not see card data
             transport=transport,
@@ -104,14 +104,28 @@ def _address(settings: ServiceSettings) -> httpx.URL:
     return address if explain is None else address.copy_set_param("explain", explain)
 
 
-def _key(settings: ServiceSettings) -> str | None:
+def service_key(settings: ServiceSettings) -> str | None:
+    """Return the key that the service wants, or None.
+
+    Raises
+    ------
+    SettingsError
+        If it cannot be read, or cannot stand in a header.
+    """
     key = read_secret(settings.api_key, settings.api_key_file, "service.api_key_file")
     if key is not None and not (key.isascii() and key.isprintable()):
         raise SettingsError("service.api_key cannot be sent: it holds more than printable ASCII characters.")
     return key
 
 
-def _trust(settings: ServiceSettings) -> ssl.SSLContext:
+def service_trust(settings: ServiceSettings) -> ssl.SSLContext:
+    """Return which certificate authorities the service's certificate may come from.
+
+    Raises
+    ------
+    SettingsError
+        If the file cannot be read.
+    """
     if settings.ca_file is None:
         return ssl.create_default_context()  # the system's; httpx would take a list of its own
     try:

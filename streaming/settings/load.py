@@ -20,6 +20,7 @@ from pydantic_settings import (
 from streaming.errors import SettingsError
 from streaming.settings.drift import DriftSettings
 from streaming.settings.labels import ExportSettings, LabelSettings
+from streaming.settings.monitor import MonitorSettings
 from streaming.settings.sections import (
     BackfillSettings,
     BridgeSettings,
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     drift: DriftSettings = DriftSettings()
     redrive: RedriveSettings = RedriveSettings()
     backfill: BackfillSettings = BackfillSettings()
+    monitor: MonitorSettings = MonitorSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

@@ -1,0 +1,140 @@
+# ruff: noqa: ANN401  # kafka-python is untyped
+"""Reads partitions of several topics without a group: whoever reads keeps the offsets."""
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from typing_extensions import override
+
+from streaming.broker.connection import (
+    CLIENT_OPTIONS,
+    client_config,
+    retry_until_reached,
+    translate_consumer_error,
+    translate_error,
+)
+from streaming.errors import BrokerUnavailable, OffsetGone
+from streaming.ports import TopicsSource
+from streaming.records import InputRecord
+from streaming.settings.sections import KafkaSettings
+
+FETCH_MAX_BYTES = 16 * 1024 * 1024  # what the client may hold before poll() asks for it
+# How often the ids of the topics and the ends of the partitions are asked for.
+LOOK_S = 2.0
+LOOK_TIMEOUT_MS = 2000
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+
+class TopicsReader(TopicsSource):
+    """A consumer, read_committed, with its partitions assigned by hand.
+
+    Parameters
+    ----------
+    settings : KafkaSettings
+    topics : mapping of str to sequence of int
+        Topic to the partitions to read.
+    """
+
+    def __init__(self, settings: KafkaSettings, topics: Mapping[str, Sequence[int]]) -> None:
+        self._timeout_ms = settings.request_timeout_s * 1000
+        config = client_config(settings, "monitor")
+        self._places = [
+            TopicPartition(topic, number) for topic, numbers in topics.items() for number in numbers
+        ]
+        self._ends: dict[TopicPartition, int] = {}
+        self._looked_at = 0.0
+        self._answered_at = time.monotonic()
+        self._consumer: Any = retry_until_reached(
+            lambda: KafkaConsumer(
+                **config,
+                **CLIENT_OPTIONS,
+                group_id=None,
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                # What is gone is for the reader to judge: retention, or a topic made again.
+                auto_offset_reset="none",
+                fetch_max_bytes=FETCH_MAX_BYTES,
+                retry_backoff_ms=20,
+                allow_auto_create_topics=False,
+            ),
+            settings.connect_timeout_s,
+            settings.bootstrap_servers,
+        )
+        self._consumer.assign(self._places)
+
+    @override
+    def bounds(self) -> dict[Place, tuple[int, int]]:
+        try:
+            first = self._consumer.beginning_offsets(self._places, timeout_ms=self._timeout_ms)
+            last = self._consumer.end_offsets(self._places, timeout_ms=self._timeout_ms)
+        except kafka_errors.KafkaError as error:
+            raise BrokerUnavailable(f"Asking for offsets: {type(error).__name__}") from error
+        return {(place.topic, place.partition): (first[place], last[place]) for place in self._places}
+
+    @override
+    def topic_ids(self) -> dict[str, str]:
+        cluster = self._consumer._cluster
+        found = {topic: cluster.topic_id(topic) for topic in {place.topic for place in self._places}}
+        return {topic: str(identity) for topic, identity in found.items() if identity is not None}
+
+    @override
+    def seek(self, positions: Mapping[Place, int]) -> None:
+        for (topic, partition), offset in positions.items():
+            self._consumer.seek(TopicPartition(topic, partition), offset)
+
+    @override
+    def poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
+        self._look()
+        try:
+            found = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
+        except kafka_errors.OffsetOutOfRangeError as error:
+            raise OffsetGone("An offset to go on from is not there any more.") from error
+        except kafka_errors.KafkaError as error:
+            if getattr(error, "retriable", False):
+                return []
+            raise translate_consumer_error(error, "Reading for the monitor") from error
+        return [_record(one) for ones in found.values() for one in ones]
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return
+        self._looked_at = time.monotonic()
+        self._consumer._cluster.request_update()
+        try:
+            self._ends = self._consumer.end_offsets(self._places, timeout_ms=LOOK_TIMEOUT_MS)
+            self._answered_at = time.monotonic()
+        except kafka_errors.KafkaError as error:
+            if not getattr(error, "retriable", False) and not isinstance(
+                error, kafka_errors.KafkaTimeoutError
+            ):
+                raise translate_error(error, "Asking for offsets") from error
+
+    @property
+    @override
+    def answered_at(self) -> float:
+        return self._answered_at
+
+    @override
+    def lags(self) -> dict[Place, int]:
+        found = {}
+        for place, end in self._ends.items():
+            with contextlib.suppress(kafka_errors.KafkaError):
+                position = self._consumer.position(place, timeout_ms=0)
+                if position is not None:
+                    found[place.topic, place.partition] = max(0, end - position)
+        return found
+
+    def close(self) -> None:
+        """Give up the connections."""
+        with contextlib.suppress(kafka_errors.KafkaError):
+            self._consumer.close(autocommit=False, timeout_ms=1000)
+
+
+def _record(found: Any) -> InputRecord:
+    return InputRecord(found.topic, found.partition, found.offset, found.timestamp, found.key, found.value)

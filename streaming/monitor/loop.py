@@ -1,0 +1,200 @@
+"""The monitor's loop: read, take in, note the offsets, report."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from streaming.errors import BrokerUnavailable, OffsetGone
+from streaming.monitor.drift_watch import DriftWatch
+from streaming.monitor.intake import Intake
+from streaming.monitor.observations import CHALLENGER, CHAMPION, Ruling
+from streaming.monitor.promises import InfoReader, read_promise
+from streaming.monitor.report import Reporter
+from streaming.monitor.state import Position, Stand, State
+from streaming.ports import TopicsSource
+from streaming.records import InputRecord
+from streaming.settings.monitor import MonitorSettings
+
+log = structlog.get_logger()
+
+POLL_MS = 200
+# What comes meanwhile shares a transaction of the database.
+GATHER_S = 0.1
+EXPIRE_S = 1.0
+
+
+class Monitor:
+    """Reads until stopped.
+
+    Parameters
+    ----------
+    topics : TopicsSource
+    names : mapping of str to str
+        Stream to the name of its topic.
+    state : State
+    drift : DriftWatch
+    info : InfoReader
+    settings : MonitorSettings
+    """
+
+    def __init__(
+        self,
+        topics: TopicsSource,
+        names: Mapping[str, str],
+        state: State,
+        drift: DriftWatch,
+        info: InfoReader,
+        settings: MonitorSettings,
+    ) -> None:
+        self._topics, self._names, self._state = topics, dict(names), state
+        self._streams = {topic: stream for stream, topic in names.items()}
+        self._intake = Intake(names)
+        self._drift, self._info, self._settings = drift, info, settings
+        self._reporter = Reporter(state, settings)
+        self._stopped = threading.Event()
+        self._ids: dict[str, str] = {}
+        self._reported_at = self._expired_at = float("-inf")
+        self.last_turn = time.monotonic()
+        self.last_commit = 0.0
+        self.broker_answered_at = time.monotonic()
+        self.document: dict[str, Any] | None = None
+
+    def stop(self) -> None:
+        """Let `run` return soon; any thread may ask."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Read until stopped.
+
+        Raises
+        ------
+        StreamingError
+            When the broker refuses, or the database fails.
+        """
+        self._place()
+        self._follow_known()
+        while not self._stopped.is_set():
+            self._turn()
+
+    def _turn(self) -> None:
+        try:
+            records = self._gather()
+        except OffsetGone:
+            self._place()
+            return
+        if self._topics.topic_ids() != self._ids:
+            self._place()  # what was gathered may be of either topic: it is read again
+            return
+        if records:
+            self._take_in(records)
+        self.last_turn = time.monotonic()
+        self.broker_answered_at = self._topics.answered_at
+        self._keep_house()
+
+    def _gather(self) -> list[InputRecord]:
+        most = self._settings.max_batch_records
+        records = self._topics.poll(POLL_MS, most)
+        until = time.monotonic() + GATHER_S
+        while records and len(records) < most and (left := until - time.monotonic()) > 0:
+            records += self._topics.poll(max(1, int(left * 1000)), most - len(records))
+        return records
+
+    def _take_in(self, records: list[InputRecord]) -> None:
+        batch = self._intake.read(records)
+        drift = self._drift.update(batch.payments, batch.rulings)
+        ids = {self._streams[topic]: identity for topic, identity in self._ids.items()}
+        self._state.apply(batch, ids, drift)
+        self.last_commit = time.time()
+        self._follow_releases(batch.rulings)
+
+    def _follow_releases(self, rulings: list[Ruling]) -> None:
+        latest = {one.role: one.release for one in rulings}
+        for role, release in latest.items():
+            self._follow(role, release)
+
+    def _follow_known(self) -> None:
+        """Watch the releases that decide now, as far as the database knows."""
+        for role in (CHAMPION, CHALLENGER):
+            for one in self._reporter.running(role)[:1]:
+                self._follow(role, one.name)
+
+    def _follow(self, role: int, release: str) -> None:
+        if not self._drift.watches(role, release):
+            self._drift.follow(role, release, read_promise(self._state.document(role, release)))
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        while not self._info.documents.empty():
+            found = self._info.documents.get()
+            self._state.note_document(found.role, found.release, found.text)
+            self._follow_known()
+        if now - self._expired_at > EXPIRE_S:
+            self._expired_at = now
+            self._state.expire()
+        if now - self._reported_at > self._settings.refresh_s:
+            self._reported_at = now
+            report = self._reporter.report(int(time.time() * 1000))
+            self.document = report | {"lag_records": self._lags()}
+
+    def _lags(self) -> dict[str, int]:
+        lags: Counter[str] = Counter(dict.fromkeys(self._names, 0))
+        for (topic, _), records in self._topics.lags().items():
+            lags[self._streams[topic]] += records
+        return dict(lags)
+
+    def _place(self) -> None:
+        """Find out where to go on: where the database says, unless those records or that topic are gone."""
+        while not self._stopped.is_set():
+            try:
+                bounds, self._ids = self._topics.bounds(), self._topics.topic_ids()
+                break
+            except BrokerUnavailable as error:
+                log.warning("waiting for the broker", error=str(error))
+                self._stopped.wait(1.0)
+                self.last_turn = time.monotonic()
+        else:
+            return
+        kept = self._state.positions()
+        by_stream = {(self._streams[topic], partition): ends for (topic, partition), ends in bounds.items()}
+        for stream, topic in self._names.items():
+            mine = {stand: ends for stand, ends in by_stream.items() if stand[0] == stream}
+            self._place_stream(stream, self._ids.get(topic, ""), mine, kept)
+        positions = self._state.positions()
+        self._topics.seek(
+            {(self._names[stream], n): positions[stream, n].next_offset for stream, n in by_stream}
+        )
+
+    def _place_stream(
+        self,
+        stream: str,
+        topic_id: str,
+        bounds: Mapping[Stand, tuple[int, int]],
+        kept: Mapping[Stand, Position],
+    ) -> None:
+        begin = {stand: Position(topic_id, first) for stand, (first, _) in bounds.items()}
+        known = {stand: kept[stand] for stand in bounds if stand in kept}
+        if any(_is_other(known[stand], topic_id, bounds[stand][1]) for stand in known):
+            log.warning(
+                "topic made again: its records are read from the beginning", topic=self._names[stream]
+            )
+            self._state.begin_anew(stream, begin)
+            return
+        moved, missed = {}, 0
+        for stand, (first, _) in bounds.items():
+            offset = known[stand].next_offset if stand in known else first
+            missed += max(0, first - offset)
+            moved[stand] = Position(topic_id, max(first, offset))
+        if missed:
+            log.warning("records deleted before they were read", topic=self._names[stream], records=missed)
+        self._state.move(moved, {stream: missed} if missed else {})
+
+
+def _is_other(position: Position, topic_id: str, end: int) -> bool:
+    """Return whether a position is of another making of the topic."""
+    if position.topic_id and topic_id:
+        return position.topic_id != topic_id
+    return position.next_offset > end
