@@ -8,8 +8,8 @@ from streaming.monitor.cells import DAY, DAY_MS, FINE, FINE_KEPT_MS
 from streaming.monitor.figures import ALARMS, Judgement
 from streaming.monitor.intervals import share
 
-# More could not be told apart on a screen.
-MOST_POINTS = 240
+# Enough to see a change, few enough that a point has labels to rest on.
+MOST_POINTS = 72
 
 
 class Span(Protocol):

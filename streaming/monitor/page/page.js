@@ -9,6 +9,7 @@ const FIGURES = [
   ["control.recall", "Recall, control sample"], ["control.precision", "Precision, control sample"],
   ["control.fraud_rate", "Fraud rate, control sample"],
 ];
+const DRIFT_ROWS = 8;
 const OVER_TIME = ["recall", "precision", "alarm_rate"];
 const get = (id) => document.getElementById(id);
 const charts = {};
@@ -26,7 +27,7 @@ const count = (n) => n.toLocaleString("en");
 function number(x) {
   if (x === null || x === undefined) return "–";
   const size = Math.abs(x);
-  return size !== 0 && size < 0.01 ? x.toPrecision(3) : x.toFixed(size < 10 ? 3 : 1);
+  return size !== 0 && size < 0.1 ? x.toPrecision(3) : x.toFixed(size < 10 ? 3 : 1);
 }
 function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
@@ -120,19 +121,33 @@ function showShadow(shadow) {
 function showDrift(found) {
   const drifted = found.filter((one) => one.is_drifted);
   get("drift-text").textContent = !found.length ? "Nothing is known yet: too few transactions, or the release carries no reference." :
-    drifted.length ? `${drifted.length} of ${found.length} series drift: ${drifted.map((one) => one.series).join(", ")}.` :
-    `None of ${found.length} series drifts.`;
-  const ratio = (one) => one.divergence / one.threshold;
-  get("drift").replaceChildren(...[...found].sort((a, b) => ratio(b) - ratio(a)).map((one) => {
-    const row = make("div", null, {class: `drift-row${one.is_drifted ? " drifted" : ""}`,
-      title: `${one.role} ${one.release}: divergence ${number(one.divergence)}, bound ${number(one.threshold)}, ${count(one.rows)} transactions`});
-    const bar = make("div", null, {class: "bar"});
-    const fillBar = make("i");
-    fillBar.style.width = `${Math.min(100, 50 * ratio(one))}%`;
-    bar.append(fillBar);
-    row.append(make("span", one.role === "champion" ? one.series : `${one.series} (${one.role})`), bar, make("span", number(one.divergence)));
-    return row;
-  }));
+    (drifted.length ? `${drifted.length} of ${found.length} series drift: ${drifted.map((one) => `${one.series} (${one.role})`).join(", ")}.` :
+    `None of ${found.length} series drifts.`) + " The mark in the middle of a bar is its bound.";
+  const roles = ["champion", "challenger"].filter((role) => found.some((one) => one.role === role));
+  get("drift").replaceChildren(...roles.map((role) => driftOf(role, found.filter((one) => one.role === role))));
+}
+// The clock counts up for ever: it is never drift, and stands last.
+const ratio = (one) => (one.series === "Time" ? -1 : one.divergence / one.threshold);
+function driftOf(role, found) {
+  const rows = [...found].sort((a, b) => ratio(b) - ratio(a)).map(driftRow);
+  const shown = Math.max(DRIFT_ROWS, found.filter((one) => one.is_drifted).length);
+  const part = make("div");
+  part.append(make("h3", `${role} ${found[0].release}`, {class: role}), ...rows.slice(0, shown));
+  const more = make("details");
+  more.append(make("summary", `${rows.length - shown} more`), ...rows.slice(shown));
+  if (rows.length > shown) part.append(more);
+  return part;
+}
+function driftRow(one) {
+  const row = make("div", null, {class: `drift-row${one.is_drifted ? " drifted" : ""}`, "data-series": one.series, "data-who": one.role,
+    "data-divergence": one.divergence,
+    title: `divergence ${number(one.divergence)}, bound ${number(one.threshold)}, ${count(one.rows)} transactions`});
+  const bar = make("div", null, {class: "bar"});
+  const level = make("i");
+  level.style.width = `${Math.max(0, Math.min(100, 50 * ratio(one)))}%`;
+  bar.append(level);
+  row.append(make("span", one.series === "Time" ? "Time (clock)" : one.series), bar, make("span", number(one.divergence)));
+  return row;
 }
 function showAlarms(alarms) {
   const items = alarms.slice(0, 12).map((one) => make("li",
@@ -182,7 +197,8 @@ function show(found) {
   for (const name of OVER_TIME) showChart(name, found.series);
   const behind = Object.entries(found.lag_records).map(([name, n]) => `${name} ${count(n)}`).join(", ");
   get("footer").textContent = `Newest transaction ${moment(found.as_of_ms)}; worked out ${moment(found.generated_at_ms)}; still to read: ${behind}; labels waiting for their transaction: ${count(found.counts.labels_waiting)}.`;
-  document.body.dataset.shown = found.generated_at_ms;
+  // Wide tables scroll in themselves; the page never does. A test looks here.
+  document.body.dataset.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 }
 
 async function refresh() {
