@@ -75,6 +75,9 @@ def bridge(  # noqa: PLR0913, PLR0917  # one parameter per flag
     group: Annotated[str | None, _option(BridgeSettings, "group", "--group")] = None,
     instance_id: Annotated[str | None, _option(BridgeSettings, "instance_id", "--instance-id")] = None,
     metrics_port: Annotated[int | None, _option(MetricsSettings, "port", "--metrics-port")] = None,
+    accept_gap: Annotated[
+        bool | None, _option(BridgeSettings, "accept_gap", "--accept-gap/--no-accept-gap")
+    ] = None,
 ) -> None:
     """Decide every transaction of a topic exactly once, until stopped."""
     from streaming.commands.bridge import run_bridge  # --help must not wait for Kafka
@@ -88,6 +91,7 @@ def bridge(  # noqa: PLR0913, PLR0917  # one parameter per flag
         "--group": ("bridge.group", group),
         "--instance-id": ("bridge.instance_id", instance_id),
         "--metrics-port": ("metrics.port", metrics_port),
+        "--accept-gap": ("bridge.accept_gap", accept_gap),
     }
     run_bridge(_configure(flags))
 

@@ -12,8 +12,10 @@
         BrokerRefused              ends the command: credentials, authorisation, versions
         OffsetGone                 the monitor asks what there is, and goes on from there
         CorruptInput               ends the command: a record came damaged, and the client cannot go on
+        OffsetGap                  ends the bridge: committed records are gone from the log
         PublishFailed              retried: abort, new producer, back to the committed offsets
           MessageTooLarge          the same, and the limits of the topics are read again
+          TopicsChanged            the same: a topic was made again with other partitions
         NotInGroup                 the same: the group does not count this bridge as a member now
         Fenced                     ends the bridge when another process has its instance id
       ServiceError
@@ -69,12 +71,20 @@ class CorruptInput(BrokerError):
     """Records failed their checksum, on their way or on the broker's disk: none of them was decided."""
 
 
+class OffsetGap(BrokerError):
+    """The log is shorter than what was committed, or was cut and has grown again: a person decides."""
+
+
 class PublishFailed(BrokerError):
     """A transaction did not surely commit: its outcome is read back from the group's offsets."""
 
 
 class MessageTooLarge(PublishFailed):
     """The topic refuses a record of this size."""
+
+
+class TopicsChanged(PublishFailed):
+    """A topic is not as it was when it was looked at: its partitions and limits are read again."""
 
 
 class NotInGroup(PublishFailed):

@@ -1,5 +1,7 @@
 """Records of the output topics: a decision with its source, a dead letter with its reason in headers."""
 
+import msgspec
+
 from streaming.records import Headers, InputRecord, OutputRecord, Rejection, ServiceDecision
 
 PREFIX = "error."
@@ -24,7 +26,7 @@ def make_decision_record(record: InputRecord, decision: ServiceDecision, decided
         record.offset,
         decided_at_ms,
     )
-    return OutputRecord("decision", record.partition, record.key, value)
+    return OutputRecord("decision", record.partition, record.key, value, source_offset=record.offset)
 
 
 def make_dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> OutputRecord:
@@ -47,7 +49,9 @@ def make_dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> O
     (b'T-17', b'{', b'not_json')
     """
     headers = _headers(record, rejection, at_ms)
-    return OutputRecord("dead_letter", record.partition, record.key, record.value or b"", headers)
+    return OutputRecord(
+        "dead_letter", record.partition, record.key, record.value or b"", headers, source_offset=record.offset
+    )
 
 
 def make_dead_letter_without_bytes(record: InputRecord, rejection: Rejection, at_ms: int) -> OutputRecord:
@@ -56,7 +60,7 @@ def make_dead_letter_without_bytes(record: InputRecord, rejection: Rejection, at
     The header ``error.omitted`` says so; topic, partition and offset tell where the bytes are.
     """
     headers = [*_headers(record, rejection, at_ms), (f"{PREFIX}omitted", b"key,value")]
-    return OutputRecord("dead_letter", record.partition, None, b"", headers)
+    return OutputRecord("dead_letter", record.partition, None, b"", headers, source_offset=record.offset)
 
 
 def _headers(record: InputRecord, rejection: Rejection, at_ms: int) -> Headers:
@@ -71,3 +75,59 @@ def _headers(record: InputRecord, rejection: Rejection, at_ms: int) -> Headers:
         "at_ms": at_ms,
     }
     return [(PREFIX + name, str(value).encode("utf-8", "replace")) for name, value in fields.items()]
+
+
+class RecordSource(msgspec.Struct, frozen=True, gc=False):
+    """The record of the input that an output record belongs to.
+
+    Attributes
+    ----------
+    topic, partition, offset
+        Its identity.
+    key : bytes or None
+    decided_at_ms : int
+        When the output was made, milliseconds since 1970.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    decided_at_ms: int
+
+
+class _Source(msgspec.Struct, gc=False):
+    topic: str
+    partition: int
+    offset: int
+
+
+class _DecisionSource(msgspec.Struct, gc=False):
+    source: _Source
+    decided_at_ms: int
+
+
+_read_decision = msgspec.json.Decoder(_DecisionSource).decode
+
+
+def read_source(output: InputRecord) -> RecordSource | None:
+    """Return where a decision or a dead letter came from; None for what no bridge has written.
+
+    Examples
+    --------
+    >>> value = b'{"source":{"topic":"t","partition":2,"offset":41},"decided_at_ms":9}'
+    >>> read_source(InputRecord("decisions", 2, 7, 9, b"T-17", value)).offset
+    41
+    """
+    headers = dict(output.headers)
+    try:
+        if PREFIX + "offset" in headers:
+            topic = headers[PREFIX + "topic"].decode()
+            numbers = (int(headers[PREFIX + name]) for name in ("partition", "offset", "at_ms"))
+            partition, offset, at_ms = numbers
+            return RecordSource(topic, partition, offset, output.key, at_ms)
+        decision = _read_decision(output.value or b"")
+    except (KeyError, ValueError):
+        return None
+    source = decision.source
+    return RecordSource(source.topic, source.partition, source.offset, output.key, decision.decided_at_ms)

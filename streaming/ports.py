@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NewType
 
-from streaming.records import InputRecord, OutputRecord, ServiceDecision
+from streaming.records import InputRecord, NextOffset, OutputRecord, ServiceDecision
 
 # A snapshot of the consumer's membership in its group (member id and generation), opaque here; the broker
 # refuses a commit under one that is out of date.
@@ -145,7 +145,7 @@ class Sink(ABC):
 
     @abstractmethod
     def publish(
-        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], metadata: GroupMetadata
+        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, NextOffset], metadata: GroupMetadata
     ) -> None:
         """Publish records and offsets, all or none.
 

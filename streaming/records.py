@@ -1,7 +1,7 @@
 """Records read and written, and what the service or the bridge decided on one."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,8 @@ class InputRecord(msgspec.Struct, frozen=True, gc=False):
         When it was produced, milliseconds since 1970.
     key, value : bytes or None
     headers : sequence of (str, bytes)
-        Empty where the reader was not asked for them.
+    leader_epoch : int
+        Epoch of the leader that took the record in; -1 where unknown.
     """
 
     topic: str
@@ -29,11 +30,19 @@ class InputRecord(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
+    leader_epoch: int = -1
 
     @property
     def size(self) -> int:
         """Bytes of key and value."""
         return len(self.key or b"") + len(self.value or b"")
+
+
+class NextOffset(NamedTuple):
+    """The offset that a group goes on from, with the leader epoch of the record before it; -1: unknown."""
+
+    offset: int
+    leader_epoch: int = -1
 
 
 class OutputRecord(msgspec.Struct, frozen=True, gc=False):
@@ -45,6 +54,8 @@ class OutputRecord(msgspec.Struct, frozen=True, gc=False):
         Which of the sink's topics it belongs to: ``"decision"``, ``"dead_letter"``, ``"redriven"``.
     partition : int
         Partition of the input it came from; the output keeps it, so the order is kept.
+    source_offset : int
+        Offset of the input it came from, for messages; -1: none.
     """
 
     kind: str
@@ -52,6 +63,7 @@ class OutputRecord(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: Headers = []
+    source_offset: int = -1
 
 
 class ServiceDecision(msgspec.Struct, frozen=True, gc=False):

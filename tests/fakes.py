@@ -9,7 +9,7 @@ import msgspec
 
 from streaming.errors import BatchRejected, BrokerUnavailable, NotInGroup, RejectedItem
 from streaming.ports import Classifier, GroupMembership, GroupMetadata, RebalanceListener, Sink, Source
-from streaming.records import InputRecord, OutputRecord, ServiceDecision
+from streaming.records import InputRecord, NextOffset, OutputRecord, ServiceDecision
 from streaming.scoring.answer import read_answer
 from tests.e2e.verifier import Seen
 from tests.scripted_service import classify
@@ -228,7 +228,7 @@ class FakeSink(Sink):
             raise self.start_faults.pop(0)
 
     def publish(
-        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], metadata: GroupMetadata
+        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, NextOffset], metadata: GroupMetadata
     ) -> None:
         self.before()
         fault = self.faults.pop(0) if self.faults else None
@@ -237,7 +237,7 @@ class FakeSink(Sink):
         if metadata != self._broker.generation:
             raise BrokerUnavailable("illegal generation")
         self._broker.outputs += self.kept(outputs)
-        self._broker.committed.update(offsets)
+        self._broker.committed.update({part: after.offset for part, after in offsets.items()})
         self._broker.transactions += 1
         if isinstance(fault, tuple):
             raise fault[0]

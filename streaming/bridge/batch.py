@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from streaming.records import InputRecord
+from streaming.records import InputRecord, NextOffset
 
 
 class Batch:
@@ -23,9 +23,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self.records)
 
-    def next_offsets(self) -> dict[int, int]:
+    def next_offsets(self) -> dict[int, NextOffset]:
         """Return partition to the offset that follows the last record of this batch."""
-        return {record.partition: record.offset + 1 for record in self.records}
+        last = {record.partition: record for record in self.records}
+        return {
+            partition: NextOffset(record.offset + 1, record.leader_epoch)
+            for partition, record in last.items()
+        }
 
 
 def split_into_batches(records: Iterable[InputRecord], max_records: int, max_bytes: int) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from streaming.output_records import (
     make_decision_record,
 )
 from streaming.ports import Sink, Source
-from streaming.records import InputRecord, Outcome, OutputRecord, Rejection, ServiceDecision
+from streaming.records import InputRecord, NextOffset, Outcome, OutputRecord, Rejection, ServiceDecision
 
 # What a record takes besides key, value and header bytes: lengths, batch header; generous.
 OVERHEAD_BYTES = 512
@@ -69,7 +69,7 @@ class Publisher:
             for record, outcome in zip(batch.records, outcomes, strict=True)
         ]
         outputs = [self._make_output(record, outcome, at_ms) for record, outcome in decided]
-        offsets: dict[int, int] = {}
+        offsets: dict[int, NextOffset] = {}
         for batch, _ in batches:
             offsets |= batch.next_offsets()
         self._metrics.add_stage_seconds("write", time.monotonic() - begun)

@@ -9,7 +9,6 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.structs import ConsumerGroupMetadata
 
 from streaming.broker.connection import (
     CLIENT_OPTIONS,
@@ -19,7 +18,6 @@ from streaming.broker.connection import (
     translate_error,
 )
 from streaming.errors import BrokerUnavailable, SettingsError
-from streaming.ports import GroupMetadata
 from streaming.records import InputRecord
 from streaming.settings.sections import KafkaSettings
 
@@ -189,11 +187,3 @@ def _moment_ms(text: str) -> int:
     except (ValueError, OverflowError) as error:
         message = f"{text!r} is no offset, no time like 2026-01-31T12:00:00 and neither earliest nor latest."
         raise SettingsError(message) from error
-
-
-def group_metadata_without_member(group: str) -> GroupMetadata:
-    """Return a membership to commit a group's offsets with that nobody consumes.
-
-    Nothing fences it but the transactional id of the sink.
-    """
-    return GroupMetadata(ConsumerGroupMetadata(group_id=group))

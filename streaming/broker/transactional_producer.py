@@ -1,5 +1,5 @@
 # ruff: noqa: ANN401  # kafka-python is untyped
-"""Publishes outcomes and offsets in one Kafka transaction; replaces its producer whenever in doubt."""
+"""Publishes outcomes and offsets in one Kafka transaction; replaces its producer after any failure."""
 
 import contextlib
 import time
@@ -11,12 +11,15 @@ from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
 from typing_extensions import override
 
+from streaming.broker import kafka_internals
 from streaming.broker.admin import Topic
 from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_error
 from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
-from streaming.errors import BrokerUnavailable, PublishFailed
+from streaming.broker.group_snapshot import GroupSnapshot
+from streaming.broker.start_offsets import TOPIC_ID
+from streaming.errors import BrokerRefused, BrokerUnavailable, PublishFailed, StreamingError, TopicsChanged
 from streaming.ports import GroupMetadata, Sink
-from streaming.records import OutputRecord
+from streaming.records import NextOffset, OutputRecord
 from streaming.settings.load import Settings
 
 # 256 KiB and a linger that the flush cuts short: 3x the records/s of the defaults.
@@ -29,7 +32,7 @@ MAX_REQUEST_BYTES = 110 * 1024 * 1024
 class TransactionalProducer(Sink):
     """The output topics and the group's offsets.
 
-    Any trouble ends the producer: abort, epoch bumps and half-known outcomes differ from case to
+    Any failure ends the producer: abort, epoch bumps and half-known outcomes differ from case to
     case in kafka-python, while a new producer under the same id always aborts what was open.
 
     Parameters
@@ -58,8 +61,15 @@ class TransactionalProducer(Sink):
         self._source = source
         self._topics_by_kind = dict(topics_by_kind)
         self._spent = spent
+        self._batch_bytes = BATCH_BYTES
+        self._known_servers: list[str] = []
         self._thread: DeadlineThread | None = None
         self._producer: Any = None
+
+    def use_topics(self, topics_by_kind: Mapping[str, Topic], max_batch_bytes: int) -> None:
+        """Replace the topics and the largest batch that all of them take, from the next `start` on."""
+        self._topics_by_kind = dict(topics_by_kind)
+        self._batch_bytes = max(1, min(BATCH_BYTES, max_batch_bytes))
 
     @override
     def start(self) -> None:
@@ -78,6 +88,8 @@ class TransactionalProducer(Sink):
     def _open(self, thread: DeadlineThread) -> Any:
         bridge = self._settings.bridge
         config = client_config(self._settings.kafka, self._transactional_id)
+        # A broker of those given at the start may be down while the cluster is well.
+        config["bootstrap_servers"] = [*self._known_servers, *config["bootstrap_servers"]]
         producer = KafkaProducer(
             **config,
             **CLIENT_OPTIONS,
@@ -86,31 +98,32 @@ class TransactionalProducer(Sink):
             delivery_timeout_ms=int(max(bridge.transaction_deadline_s, 1) * 1000)
             + config["request_timeout_ms"],
             max_block_ms=config["request_timeout_ms"],
-            retry_backoff_ms=2,  # so long, by default 100 ms, the end of the transaction before is waited for
-            batch_size=BATCH_BYTES,
+            retry_backoff_ms=2,  # how often it asks whether the transaction before has ended; default 100
+            batch_size=self._batch_bytes,
             linger_ms=LINGER_MS,
             max_request_size=MAX_REQUEST_BYTES,
             allow_auto_create_topics=False,
         )
         try:
+            kafka_internals.prepare_producer(producer)
             producer.init_transactions()
         except BaseException:
-            _drop(producer)
+            kafka_internals.force_close(producer)
             raise
         if thread.is_abandoned:
-            _drop(producer)
+            kafka_internals.force_close(producer)
         return producer
 
     @override
     def publish(
-        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, int], membership: GroupMetadata
+        self, outputs: Sequence[OutputRecord], offsets: Mapping[int, NextOffset], metadata: GroupMetadata
     ) -> None:
         if self._thread is None or self._producer is None:
             raise PublishFailed("There is no producer.")
         thread, producer = self._thread, self._producer
         limit_s = self._settings.bridge.transaction_deadline_s
         try:
-            thread.call(lambda: self._transact(producer, outputs, offsets, membership), limit_s)
+            thread.call(lambda: self._transact(producer, outputs, offsets, metadata), limit_s)
         except DeadlinePassedError as error:
             self._discard()
             raise PublishFailed(f"Publishing: {error}") from error
@@ -122,24 +135,23 @@ class TransactionalProducer(Sink):
         self,
         producer: Any,
         outputs: Sequence[OutputRecord],
-        offsets: Mapping[int, int],
-        membership: GroupMetadata,
+        offsets: Mapping[int, NextOffset],
+        metadata: GroupMetadata,
     ) -> None:
         begun = time.monotonic()
         deadline = begun + self._settings.bridge.transaction_deadline_s
         producer.begin_transaction()
         futures = [self._send(producer, output) for output in outputs]
         sent = time.monotonic()
-        producer.flush(max(0.0, deadline - sent))
-        for future in futures:
-            # commit_transaction() can succeed after sends have failed: look at each first.
-            future.get(max(0.0, deadline - time.monotonic()))
+        _flush(producer, deadline - sent)
+        for output, future in zip(outputs, futures, strict=True):
+            # commit_transaction() can succeed after sends have failed: check each first.
+            try:
+                future.get(max(0.0, deadline - time.monotonic()))
+            except kafka_errors.KafkaError as error:
+                raise self._explain(error, output) from error
         acknowledged = time.monotonic()
-        positions = {
-            TopicPartition(self._source, partition): OffsetAndMetadata(offset, "", -1)
-            for partition, offset in offsets.items()
-        }
-        producer.send_offsets_to_transaction(positions, membership)
+        self._send_offsets(producer, offsets, metadata)
         offsets_taken = time.monotonic()
         producer.commit_transaction()
         self._spent("send", sent - begun)
@@ -147,16 +159,44 @@ class TransactionalProducer(Sink):
         self._spent("offsets", offsets_taken - acknowledged)
         self._spent("commit", time.monotonic() - offsets_taken)
 
+    def _send_offsets(
+        self, producer: Any, offsets: Mapping[int, NextOffset], metadata: GroupMetadata
+    ) -> None:
+        snapshot = metadata
+        assert isinstance(snapshot, GroupSnapshot)  # what this folder hands out
+        note = TOPIC_ID + snapshot.topic_id if snapshot.topic_id else ""
+        positions = {
+            TopicPartition(self._source, partition): OffsetAndMetadata(after.offset, note, after.leader_epoch)
+            for partition, after in offsets.items()
+        }
+        producer.send_offsets_to_transaction(positions, snapshot.metadata)
+
     def _send(self, producer: Any, output: OutputRecord) -> Any:
         # The partition of the input is kept, so the order within a partition and a key is.
-        sender = self._topics_by_kind[output.kind]
-        return producer.send(
-            sender.name,
-            value=output.value,
-            key=output.key,
-            headers=output.headers,
-            partition=output.partition % sender.partitions,
-        )
+        topic = self._topics_by_kind[output.kind]
+        try:
+            return producer.send(
+                topic.name,
+                value=output.value,
+                key=output.key,
+                headers=output.headers,
+                partition=output.partition % topic.partitions,
+            )
+        except (AssertionError, ValueError) as error:
+            # Made again with fewer partitions while we run, or about to appear.
+            raise TopicsChanged(f"{topic.name} has no partition for {_describe(output)}.") from error
+
+    def _explain(self, error: kafka_errors.KafkaError, output: OutputRecord) -> StreamingError:
+        topic = self._topics_by_kind[output.kind].name
+        if isinstance(error, kafka_errors.InvalidRecordError):
+            reason = (
+                "a compacted topic takes no record without key: give the records keys, or set its "
+                "cleanup.policy to delete"
+                if output.key is None
+                else "see the broker's log"
+            )
+            return BrokerRefused(f"Topic {topic} refuses {_describe(output)} as invalid; {reason}.")
+        return translate_error(error, f"Publishing {_describe(output)} to {topic}")
 
     def _discard(self) -> None:
         producer, thread = self._producer, self._thread
@@ -164,18 +204,19 @@ class TransactionalProducer(Sink):
         if thread is not None:
             thread.end()
         if producer is not None:
-            _drop(producer)
+            self._known_servers = kafka_internals.known_servers(producer)
+            kafka_internals.force_close(producer)
 
     @override
     def close(self) -> None:
         self._discard()
 
 
-def _drop(producer: Any) -> None:
-    # With records in flight a close without patience raises, and that is what is wanted here.
-    with contextlib.suppress(Exception):
-        producer.close(timeout=0)
-    with contextlib.suppress(Exception):
-        # That close gives up at its flush: end the I/O thread too, and keep the finalizer from trying again.
-        producer._sender.force_close()
-        producer._closed = True
+def _describe(output: OutputRecord) -> str:
+    return f"the outcome of partition {output.partition}, offset {output.source_offset}"
+
+
+def _flush(producer: Any, timeout_s: float) -> None:
+    # "Future not done", after a batch was split: each future tells how it went.
+    with contextlib.suppress(kafka_errors.UnknownError):
+        producer.flush(max(0.0, timeout_s))

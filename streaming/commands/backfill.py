@@ -8,7 +8,8 @@ from rich.table import Table
 
 from streaming.bridge.decider import Decider
 from streaming.broker.admin import Admin
-from streaming.broker.range_reader import Offsets, RangeReader, group_metadata_without_member
+from streaming.broker.group_snapshot import group_metadata_without_member
+from streaming.broker.range_reader import Offsets, RangeReader
 from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.commands.progress_bar import show_count
 from streaming.commands.topics import find_topic, group_name, open_sink

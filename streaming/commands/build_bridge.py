@@ -33,7 +33,7 @@ def build_bridge(settings: Settings, metrics: Metrics, state: BridgeState, class
     """
     topics = prepare_topics(settings)
     bridge = settings.bridge
-    source = GroupConsumer(settings)
+    source = GroupConsumer(settings, metrics.count_skipped)
     sink = TransactionalProducer(
         settings,
         f"{bridge.group}.{bridge.instance_id}",

@@ -51,48 +51,77 @@ class Metrics:
         self.registry = registry or CollectorRegistry()
         self.summary = Summary()
         self._releases: set[str] = set()
-        self._define()
+        self._define_outcomes()
+        self._define_progress()
         self._begin_at_zero()
         self._lag_partitions: set[int] = set()
 
-    def _define(self) -> None:
+    def _define_outcomes(self) -> None:
         registry = self.registry
         self._decided = Counter(
             "bridge_records_decided", "Records decided", ["decision", "release"], registry=registry
         )
         self._dead = Counter("bridge_dead_letters", "Dead letters", ["stage", "reason"], registry=registry)
         self._batch = Histogram(
-            "bridge_batch_records", "Records in one request", buckets=RECORDS, registry=registry
+            "bridge_batch_records",
+            "Records in one request to the service",
+            buckets=RECORDS,
+            registry=registry,
         )
         self._request = Histogram(
-            "bridge_request_seconds", "Answered requests to the service", buckets=SECONDS, registry=registry
+            "bridge_request_seconds",
+            "Time of a request that the service answered",
+            buckets=SECONDS,
+            registry=registry,
         )
         self._retries = Counter(
             "bridge_retries", "Requests to the service that will be repeated", ["reason"], registry=registry
         )
-        self._transactions = Counter("bridge_transactions", "Transactions", ["outcome"], registry=registry)
-        self._publish = Histogram(
-            "bridge_transaction_seconds", "Committed transactions", buckets=SECONDS, registry=registry
+        self._transactions = Counter(
+            "bridge_transactions", "Kafka transactions, by outcome", ["outcome"], registry=registry
         )
-        self._latency = Histogram(
-            "bridge_produced_to_decided_seconds",
-            "From the record's timestamp to its decision committed",
+        self._publish = Histogram(
+            "bridge_transaction_seconds",
+            "Time of a committed transaction",
             buckets=SECONDS,
             registry=registry,
         )
+        self._latency = Histogram(
+            "bridge_produced_to_decided_seconds",
+            "Time from the record's timestamp to the commit of its outcome",
+            buckets=SECONDS,
+            registry=registry,
+        )
+
+    def _define_progress(self) -> None:
+        registry = self.registry
         self._stages = Counter(
-            "bridge_stage_seconds", "Time spent, by stage; stages overlap", ["stage"], registry=registry
+            "bridge_stage_seconds", "Time spent in each stage; stages overlap", ["stage"], registry=registry
         )
-        self._paused = Counter("bridge_paused_seconds", "Time with fetching paused", registry=registry)
+        self._paused = Counter(
+            "bridge_paused_seconds",
+            "Time with fetching paused because the pipeline was full",
+            registry=registry,
+        )
         self._rebalances = Counter(
-            "bridge_rebalances", "Rebalances by what they did", ["kind"], registry=registry
+            "bridge_rebalances", "Rebalances, by what happened to the partitions", ["kind"], registry=registry
         )
-        self._lag = Gauge("bridge_lag_records", "Records not fetched yet", ["partition"], registry=registry)
+        self._skipped = Counter(
+            "bridge_records_skipped",
+            "Records that were gone before they were decided",
+            ["partition", "reason"],
+            registry=registry,
+        )
+        self._lag = Gauge(
+            "bridge_lag_records", "Records that are not fetched yet", ["partition"], registry=registry
+        )
         self._in_flight = Gauge(
-            "bridge_batches_in_flight", "Batches fetched, not committed", registry=registry
+            "bridge_batches_in_flight", "Batches between fetched and committed", registry=registry
         )
         self._oldest = Gauge(
-            "bridge_oldest_in_flight_seconds", "Age of the oldest of them", registry=registry
+            "bridge_oldest_in_flight_seconds",
+            "Age of the oldest record between fetched and committed",
+            registry=registry,
         )
         self._committed = Gauge(
             "bridge_last_commit_timestamp_seconds", "Unix time of the last commit", registry=registry
@@ -169,6 +198,10 @@ class Metrics:
         """Note that partitions were assigned, revoked or lost."""
         self._rebalances.labels(kind).inc()
         self.summary.add(rebalances=1)
+
+    def count_skipped(self, partition: int, reason: str, records: int) -> None:
+        """Count records of the input that were gone before they were decided."""
+        self._skipped.labels(str(partition), reason).inc(records)
 
     def show_lag(self, lags: Mapping[int, int]) -> None:
         """Note the records not fetched yet, by partition."""

@@ -162,7 +162,7 @@ def backfill(  # what it reads, decides, writes and compares with
     records: Iterable[list[InputRecord]],
     decide: Callable[[Batch], list[Outcome]],
     sink: Sink,
-    membership: GroupMetadata,
+    metadata: GroupMetadata,
     earlier: dict[SourceOffset, EarlierDecision],
     limits: BatchLimits,
     report: Callable[[int], None] = lambda done: None,
@@ -175,7 +175,7 @@ def backfill(  # what it reads, decides, writes and compares with
     decide : callable
     sink : Sink
         Takes the decisions, and the progress in the same transaction.
-    membership : GroupMetadata
+    metadata : GroupMetadata
     earlier : dict
         From `earlier_decisions`.
     limits : BatchLimits
@@ -192,7 +192,7 @@ def backfill(  # what it reads, decides, writes and compares with
     done = 0
     for batch in _batches(records, limits):
         outcomes = list(zip(batch.records, decide(batch), strict=True))
-        sink.publish(list(_outputs(outcomes)), batch.next_offsets(), membership)
+        sink.publish(list(_outputs(outcomes)), batch.next_offsets(), metadata)
         for record, outcome in outcomes:
             comparison.add(record, outcome, earlier.get((record.partition, record.offset)))
         done += len(batch)

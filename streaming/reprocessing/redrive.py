@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from streaming.output_records import PREFIX
 from streaming.ports import GroupMetadata, Sink
-from streaming.records import InputRecord, OutputRecord
+from streaming.records import InputRecord, NextOffset, OutputRecord
 
 KIND = "redriven"
 ORIGIN = "redrive."
@@ -39,7 +39,7 @@ class RedriveResult:
 def redrive(  # what it reads, what it writes, and which of it
     letters: Iterable[list[InputRecord]],
     sink: Sink | None,
-    membership: GroupMetadata,
+    metadata: GroupMetadata,
     done: Done,
     wanted: RedriveFilter,
     report: Callable[[int], None] = lambda sent: None,
@@ -52,7 +52,7 @@ def redrive(  # what it reads, what it writes, and which of it
         Records of the dead-letter topic with their headers.
     sink : Sink or None
         None for a dry run.
-    membership : GroupMetadata
+    metadata : GroupMetadata
         Under which the progress is committed, in one transaction with the letters.
     done : callable
         What earlier runs have sent back.
@@ -71,7 +71,8 @@ def redrive(  # what it reads, what it writes, and which of it
             part = chunk[start : start + MAX_TRANSACTION_RECORDS]
             outputs = [output for letter in part if (output := _sorted(letter, wanted, done, result))]
             if sink is not None:
-                sink.publish(outputs, {letter.partition: letter.offset + 1 for letter in part}, membership)
+                after = {letter.partition: NextOffset(letter.offset + 1) for letter in part}
+                sink.publish(outputs, after, metadata)
             report(result.sent.total())
     return result
 

@@ -220,6 +220,11 @@ class BridgeSettings(Section):
         description="Leave the group at the end, so that others get the partitions at once; "
         "false: keep them for session_timeout_ms, for a quick restart without a rebalance.",
     )
+    accept_gap: bool = Field(
+        False,
+        description="Go on where committed records are gone from the log (an unclean leader election), as "
+        "`bridge --accept-gap` does once; records that retention removed never stop the bridge.",
+    )
     membership_check_s: float = Field(
         3.0,
         gt=0,

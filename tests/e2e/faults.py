@@ -91,7 +91,8 @@ def _producer(servers: str) -> Any:
 class World:
     """Fresh topics on a broker, a scripted service, and bridges by instance id."""
 
-    def __init__(self, servers: str, folder: Path) -> None:
+    def __init__(self, servers: str, folder: Path, partitions: int = PARTITIONS, copies: int = 1) -> None:
+        self.partitions, self._copies = partitions, copies
         name = f"faults-{os.getpid()}-{next(_worlds)}"
         self.servers, self.folder, self.group = servers, folder, name
         self.input, self.output, self.letters = f"{name}.in", f"{name}.out", f"{name}.dead"
@@ -105,7 +106,7 @@ class World:
     def __enter__(self) -> Self:
         with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
             names = (self.input, self.output, self.letters)
-            admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
+            admin.create_topics([NewTopic(name, self.partitions, self._copies) for name in names])
             admin.wait_for_topics(list(names))
         self.start_service()
         return self
@@ -181,12 +182,12 @@ class World:
             bootstrap_servers=self.servers, group_id=self.group, enable_auto_commit=False
         )
         with contextlib.closing(consumer):
-            places = [TopicPartition(self.input, number) for number in range(PARTITIONS)]
+            places = [TopicPartition(self.input, number) for number in range(self.partitions)]
             return {place.partition: consumer.committed(place, timeout_ms=5000) or 0 for place in places}
 
     def _ends(self) -> dict[int, int]:
         with contextlib.closing(KafkaConsumer(bootstrap_servers=self.servers)) as consumer:
-            places = [TopicPartition(self.input, number) for number in range(PARTITIONS)]
+            places = [TopicPartition(self.input, number) for number in range(self.partitions)]
             return {place.partition: end for place, end in consumer.end_offsets(places).items()}
 
     def wait_drained(self, timeout_s: float) -> None:
@@ -206,7 +207,10 @@ class World:
 
     def report(self) -> Report:
         """Read all three topics and judge."""
-        seen = [read_topic(self.servers, name) for name in (self.input, self.output, self.letters)]
+        seen = [
+            read_topic(self.servers, name, self.partitions)
+            for name in (self.input, self.output, self.letters)
+        ]
         return verify(*seen)
 
 

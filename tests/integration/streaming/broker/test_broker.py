@@ -1,5 +1,6 @@
 """kafka-python's defects and the broker's ways, each reproduced against a real broker."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from kafka.producer.transaction_manager import TransactionManager
 
 from streaming.broker.group_consumer import GroupConsumer
 from streaming.broker.group_membership import KafkaGroupMembership
+from streaming.broker.group_snapshot import group_metadata_without_member
 from streaming.broker.idempotent_producer import IdempotentProducer
-from streaming.broker.range_reader import RangeReader, group_metadata_without_member
+from streaming.broker.range_reader import RangeReader
 from streaming.broker.topics import Topics, prepare_topics
 from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.errors import (
@@ -28,7 +30,7 @@ from streaming.errors import (
     SettingsError,
 )
 from streaming.ports import RebalanceListener
-from streaming.records import InputRecord, OutputRecord
+from streaming.records import InputRecord, NextOffset, OutputRecord
 from streaming.settings.load import Settings
 from tests.e2e.faults import read_topic, wait_until
 from tests.streaming_fixtures import MakeSettings
@@ -76,7 +78,7 @@ def sink(settings: Settings, topics: Topics) -> Iterator[TransactionalProducer]:
 
 def publish(sink: TransactionalProducer, settings: Settings, *values: bytes, offset: int = 1) -> None:
     outputs = [OutputRecord("decision", place % 4, b"k", value) for place, value in enumerate(values)]
-    sink.publish(outputs, {0: offset}, group_metadata_without_member(settings.bridge.group))
+    sink.publish(outputs, {0: NextOffset(offset)}, group_metadata_without_member(settings.bridge.group))
 
 
 def published(settings: Settings) -> list[bytes]:
@@ -307,7 +309,7 @@ def test_rewinding_goes_back_to_what_is_committed_or_to_the_first_record(
     assert len(poll_until(source, 3)) == 3
     source.rewind()
     assert [r.offset for r in poll_until(source, 3)] == [0, 1, 2]
-    sink.publish([], {0: 2}, source.group_metadata())
+    sink.publish([], {0: NextOffset(2)}, source.group_metadata())
     source.rewind()
     assert [r.offset for r in poll_until(source, 1)] == [2]
     source.close()
@@ -357,15 +359,17 @@ def test_an_evicted_member_is_noticed_and_cannot_commit(
     admin.remove_group_members(settings.bridge.group, [MemberToRemove(group_instance_id="a")])
     admin.close()
     deadline = time.monotonic() + 30
-    with pytest.raises(NotInGroup):
-        while time.monotonic() < deadline:
+    while source.has_joined and time.monotonic() < deadline:
+        with contextlib.suppress(NotInGroup):
             source.poll(100, 10)
+    with pytest.raises(NotInGroup):
+        source.group_metadata()
     with pytest.raises(PublishFailed):
-        sink.publish([], {0: 1}, before)
+        sink.publish([], {0: NextOffset(1)}, before)
     sink.start()
     source.rewind()
     assert [r.offset for r in poll_until(source, 2)] == [0, 1]
-    sink.publish([], {0: 2}, source.group_metadata())
+    sink.publish([], {0: NextOffset(2)}, source.group_metadata())
     source.close()
 
 

@@ -12,6 +12,7 @@ from streaming.broker import (
     connection,
     group_consumer,
     idempotent_producer,
+    kafka_internals,
     transactional_producer,
 )
 from streaming.broker.admin import Topic
@@ -93,6 +94,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
         return made[-1]
 
     monkeypatch.setattr(group_consumer, "KafkaConsumer", make)
+    monkeypatch.setattr(kafka_internals, "prepare_consumer", lambda consumer: None)
+    monkeypatch.setattr(kafka_internals, "prepare_producer", lambda producer: None)
+    monkeypatch.setattr(kafka_internals, "load_metadata", lambda *_: None)
     monkeypatch.setattr(transactional_producer, "KafkaProducer", make)
     monkeypatch.setattr(idempotent_producer, "KafkaProducer", make)
     return made

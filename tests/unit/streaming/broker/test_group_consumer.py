@@ -5,15 +5,34 @@ from typing import Any
 
 import pytest
 from kafka import TopicPartition
-from kafka.structs import ConsumerGroupMetadata, MemberState
+from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
 
 from streaming.broker import group_consumer as consumer
 from streaming.broker.group_consumer import GroupConsumer
-from streaming.errors import NotInGroup
+from streaming.errors import BrokerUnavailable, NotInGroup, OffsetGap
 from streaming.settings.load import Settings
 from tests.integration.streaming.broker.test_broker import Silent
 
 PLACE = TopicPartition("transactions", 0)
+
+
+class State:
+    """Stands in for kafka-python's state of a partition."""
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.sought: list[OffsetAndMetadata] = []
+
+    def seek(self, position: OffsetAndMetadata) -> None:
+        self.position = position.offset
+        self.sought.append(position)
+
+
+class Coordinator:
+    """Stands in for kafka-python's coordinator, while it joins."""
+
+    def need_rejoin(self) -> bool:
+        return True
 
 
 class Consumer:
@@ -21,13 +40,19 @@ class Consumer:
 
     def __init__(self, **_: Any) -> None:
         self.member_id = "first"
+        self.generation_id = 1
         self.state = MemberState.STABLE
-        self.position = 0
-        self.is_committed: int | None = None
-        self._coordinator = SimpleNamespace(need_rejoin=lambda: True)  # as while it joins
+        self.partition = State()
+        self.is_committed: OffsetAndMetadata | None = OffsetAndMetadata(0, "", -1)
+        self.topic_id: str | None = "now"
+        self.first, self.end = 0, 10
+        self._coordinator = Coordinator()
+        self._cluster = SimpleNamespace(config={}, topic_id=lambda topic: self.topic_id)
+        self._subscription = SimpleNamespace(assignment={PLACE: self.partition})
+        self.listener: Any = None
 
     def subscribe(self, topics: list[str], listener: Any) -> None:
-        pass
+        self.listener = listener
 
     def assignment(self) -> set[TopicPartition]:
         return {PLACE}
@@ -35,7 +60,7 @@ class Consumer:
     def group_metadata(self) -> ConsumerGroupMetadata:
         return ConsumerGroupMetadata(
             group_id="g",
-            generation_id=1,
+            generation_id=self.generation_id,
             member_id=self.member_id,
             group_instance_id=None,
             state=self.state,
@@ -43,23 +68,26 @@ class Consumer:
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
         record = SimpleNamespace(
-            topic="transactions", partition=0, offset=self.position, timestamp=0, key=None, value=b"{}"
+            **{"topic": "transactions", "partition": 0, "offset": self.partition.position, "timestamp": 0},
+            **{"key": None, "value": b"{}", "headers": [], "leader_epoch": 5},
         )
-        self.position += 1
+        self.partition.position += 1
         return {PLACE: [record]}
 
-    def committed(self, place: TopicPartition, timeout_ms: float) -> int | None:
+    def committed(self, place: TopicPartition, metadata: bool, timeout_ms: float) -> OffsetAndMetadata | None:
         return self.is_committed
 
-    def seek(self, place: TopicPartition, offset: int) -> None:
-        self.position = offset
+    def beginning_offsets(self, places: Any, timeout_ms: float) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, self.first)
 
-    def seek_to_beginning(self, place: TopicPartition) -> None:
-        self.position = 0
+    def end_offsets(self, places: Any, timeout_ms: float) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, self.end)
 
 
 @pytest.fixture
-def inner() -> Consumer:
+def inner(monkeypatch: pytest.MonkeyPatch) -> Consumer:
+    monkeypatch.setattr(consumer.kafka_internals, "prepare_consumer", lambda made: None)
+    monkeypatch.setattr(consumer.kafka_internals, "load_metadata", lambda *_: None)
     return Consumer()
 
 
@@ -75,40 +103,84 @@ def offsets(source: GroupConsumer) -> list[int]:
     return [record.offset for record in source.poll(1, 10)]
 
 
-@pytest.mark.parametrize(("committed", "again"), [(None, 0), (1, 1)])
-def test_what_an_evicted_member_had_fetched_is_fetched_again(
-    source: GroupConsumer, inner: Consumer, committed: int | None, again: int
-) -> None:
-    assert offsets(source) == [0]
+@pytest.fixture
+def joined(source: GroupConsumer) -> GroupConsumer:
+    """Return a source that has set its positions."""
+    assert source.poll(1, 10) == []  # fetched before the positions were known
+    return source
+
+
+def test_what_an_evicted_member_had_fetched_is_fetched_again(joined: GroupConsumer, inner: Consumer) -> None:
+    assert offsets(joined) == [0]
     inner.member_id = "second"
-    inner.is_committed = committed
+    inner.is_committed = OffsetAndMetadata(1, "", -1)
     with pytest.raises(NotInGroup):
-        source.poll(1, 10)  # what this poll fetched is thrown away, and the position has moved
-    source.rewind()
-    assert offsets(source) == [again]
+        joined.poll(1, 10)  # what this poll fetched is thrown away, and the position has moved
+    joined.rewind()
+    assert offsets(joined) == [1]
 
 
-def test_records_thrown_away_before_any_was_returned_are_not_skipped(
-    source: GroupConsumer, inner: Consumer
+def test_a_generation_that_passed_by_counts_as_an_eviction(joined: GroupConsumer, inner: Consumer) -> None:
+    """Others may have owned the partitions in between, though the member id stayed."""
+    inner.generation_id = 3
+    with pytest.raises(NotInGroup):
+        joined.group_metadata()
+    with pytest.raises(NotInGroup):
+        joined.poll(1, 10)
+
+
+def test_each_assignment_begins_at_the_committed_offsets(joined: GroupConsumer, inner: Consumer) -> None:
+    assert offsets(joined) == [0]
+    inner.listener.on_partitions_revoked({PLACE})
+    with pytest.raises(NotInGroup):
+        joined.group_metadata()
+    inner.generation_id, inner.is_committed = 2, OffsetAndMetadata(7, "", 5)
+    assert joined.poll(1, 10) == []
+    assert offsets(joined) == [7]
+    assert inner.partition.sought[-1].leader_epoch == 5
+
+
+def test_a_topic_that_was_made_again_is_read_from_its_beginning(
+    joined: GroupConsumer, inner: Consumer
 ) -> None:
-    source._member_id = "before"
-    with pytest.raises(NotInGroup):
-        source.poll(1, 10)
-    source.rewind()
-    assert offsets(source) == [0]
+    assert offsets(joined) == [0]
+    inner.is_committed = OffsetAndMetadata(5, "topic-id=now", 5)
+    inner.topic_id = "later"
+    assert joined.poll(1, 10) == []  # at the old position in the new topic
+    assert offsets(joined) == [0]
 
 
-def test_one_has_joined_when_the_group_has_told_what_to_read(source: GroupConsumer, inner: Consumer) -> None:
+def test_records_that_retention_removed_are_counted(inner: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
+    skipped: list[tuple[int, str, int]] = []
+    monkeypatch.setattr(consumer, "KafkaConsumer", lambda **_: inner)
+    source = GroupConsumer(Settings(), lambda *what: skipped.append(what))
+    source.start(Silent())
+    inner.first, inner.is_committed = 4, OffsetAndMetadata(1, "", -1)
+    source.poll(1, 10)
+    assert offsets(source) == [4]
+    assert skipped == [(0, "removed", 3)]
+
+
+def test_a_shorter_log_is_waited_for_and_then_ends_the_bridge(
+    joined: GroupConsumer, inner: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner.is_committed = OffsetAndMetadata(50, "", -1)
+    with pytest.raises(BrokerUnavailable):
+        joined.rewind()  # a new leader may not know its end yet
+    monkeypatch.setattr(consumer, "TRUNCATION_PATIENCE_S", 0.0)
+    with pytest.raises(OffsetGap, match="--accept-gap"):
+        joined.rewind()
+
+
+def test_one_has_joined_when_the_positions_are_set(source: GroupConsumer, inner: Consumer) -> None:
     inner.state = MemberState.REBALANCING  # a member by its id, while the leader still assigns
     source.poll(1, 10)
     assert not source.has_joined
     inner.state = MemberState.STABLE
     source.poll(1, 10)
     assert source.has_joined
-    inner.state = MemberState.REBALANCING  # somebody else comes: what is read goes on being read
+    inner.state = MemberState.REBALANCING  # another member comes: what is in flight may be finished
     source.poll(1, 10)
     assert source.has_joined
-    inner.member_id, inner.state = "second", MemberState.REBALANCING
-    with pytest.raises(NotInGroup):
-        source.poll(1, 10)
+    inner.member_id = "second"
     assert not source.has_joined

@@ -1,0 +1,171 @@
+# ruff: noqa: ANN401  # kafka-python is untyped, and this is where its private parts are used
+"""The private parts of kafka-python 3.0 that the bridge needs: all in one place, each checked.
+
+`check` fails when an upgrade of kafka-python has moved one of them. Each function says what it works around.
+"""
+
+import contextlib
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.cluster import ClusterMetadata
+from kafka.coordinator.base import BaseCoordinator
+from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.producer.sender import Sender
+from kafka.structs import MemberState, OffsetAndMetadata
+from typing_extensions import override
+
+from streaming.errors import BrokerRefused
+
+# Class to the names that this module uses; methods are looked up in the class, the rest in its code.
+_NEEDED: dict[type, tuple[str, ...]] = {
+    BaseCoordinator: (
+        *("join_group_async", "request_rejoin", "need_rejoin", "_enable_heartbeat", "_lock"),
+        *("_join_task", "_generation", "rejoining", "rejoin_needed", "_on_join_complete_async"),
+    ),
+    ConsumerCoordinator: ("_subscription", "_on_join_complete_async"),
+    ClusterMetadata: ("topic_id", "config", "request_update", "set_topics"),
+    KafkaConsumer: ("_coordinator", "_cluster", "_subscription", "_manager", "_net"),
+    KafkaProducer: ("_sender", "_closed", "_metadata"),
+    Sender: ("force_close",),
+}
+
+
+def check() -> None:
+    """Make sure that kafka-python has the private parts that this module uses.
+
+    Raises
+    ------
+    BrokerRefused
+        If one is missing: the installed version of kafka-python does not fit.
+    """
+    missing = [
+        f"{owner.__name__}.{name}"
+        for owner, names in _NEEDED.items()
+        for name in names
+        if not _has(owner, name)
+    ]
+    if missing:
+        raise BrokerRefused(
+            f"The installed kafka-python lacks {', '.join(missing)}: install the version of constraints.txt."
+        )
+
+
+def _has(owner: type, name: str) -> bool:
+    if hasattr(owner, name):
+        return True
+    constructor = getattr(owner, "__init__", None)
+    return name in getattr(getattr(constructor, "__code__", None), "co_names", ())
+
+
+class _PatientCoordinator(ConsumerCoordinator):  # type: ignore[misc]  # the base is untyped
+    """Uses a join that finished between two polls.
+
+    kafka-python 3.0.12 throws such a join away and sends another one. A consumer that is polled with a
+    short timeout then joins late or never (measured: 4.2 s at 100 ms, not within 30 s at 0 ms).
+    """
+
+    _join_task: Any
+    state: Any
+
+    @override
+    async def join_group_async(self, timeout_ms: float | None = None) -> bool:
+        task = self._join_task
+        if (
+            task is None
+            or not task.is_done
+            or not task.succeeded()
+            or self.state is not MemberState.REBALANCING
+        ):
+            return bool(await super().join_group_async(timeout_ms))
+        self._join_task = None
+        with self._lock:
+            self.rejoining = False
+            self.rejoin_needed = False
+            self.state = MemberState.STABLE
+            self._enable_heartbeat()
+        generation = self._generation
+        await self._on_join_complete_async(
+            generation.generation_id, generation.member_id, generation.protocol, task.value
+        )
+        return True
+
+
+def prepare_consumer(consumer: Any) -> None:
+    """Let a new consumer keep finished joins and never create a topic by asking for its metadata."""
+    check()
+    consumer._coordinator.__class__ = _PatientCoordinator
+    # The setting of the consumer is not passed on to its metadata requests.
+    consumer._cluster.config["allow_auto_create_topics"] = False
+
+
+def prepare_producer(producer: Any) -> None:
+    """Let a new producer never create a topic by asking for its metadata."""
+    check()
+    producer._metadata.config["allow_auto_create_topics"] = False
+
+
+def load_metadata(consumer: Any, topic: str, timeout_ms: float) -> None:
+    """Wait for a topic's metadata, so that the first assignment already knows its partitions.
+
+    Raises
+    ------
+    kafka.errors.KafkaError
+        If the broker does not answer in time.
+    """
+    future = consumer._cluster.set_topics([topic])
+    consumer._net.run(consumer._manager.wait_for, future, timeout_ms)
+
+
+def request_rejoin(consumer: Any) -> None:
+    """Let the next poll ask the group to assign its partitions again."""
+    consumer._coordinator.request_rejoin()
+
+
+def keep_joining(consumer: Any) -> None:
+    """Ask again for a join that kafka-python has forgotten.
+
+    When new metadata make the leader join again and a poll ends before the answer is there, kafka-python
+    3.0.12 forgets the join: no assignment and no heartbeat from then on.
+    """
+    coordinator = consumer._coordinator
+    if consumer.group_metadata().state == MemberState.REBALANCING and not coordinator.need_rejoin():
+        coordinator.request_rejoin()
+
+
+def topic_id(consumer: Any, topic: str) -> str:
+    """Return the id of a topic, which changes when it is made again; empty when the broker has none."""
+    found = consumer._cluster.topic_id(topic)
+    return "" if found is None else str(found)
+
+
+def refresh_metadata(consumer: Any) -> None:
+    """Ask for metadata soon."""
+    consumer._cluster.request_update()
+
+
+def seek(consumer: Any, partition: TopicPartition, offset: int, leader_epoch: int) -> None:
+    """Go to an offset, and check it against the leader's log where the epoch is known (KIP-320).
+
+    The public ``seek()`` takes no epoch, so that a log that was cut and has grown again would go unnoticed.
+    """
+    state = consumer._subscription.assignment[partition]
+    state.seek(OffsetAndMetadata(offset, "", leader_epoch))
+
+
+def known_servers(producer: Any) -> list[str]:
+    """Return host:port of the brokers that a producer knows of."""
+    with contextlib.suppress(Exception):
+        return [f"{broker.host}:{broker.port}" for broker in producer._metadata.brokers()]
+    return []
+
+
+def force_close(producer: Any) -> None:
+    """End a producer at once, its I/O thread included; whatever it raises is of no interest."""
+    # With records in flight a close without patience raises, and that is what is wanted here.
+    with contextlib.suppress(Exception):
+        producer.close(timeout=0)
+    with contextlib.suppress(Exception):
+        # That close gives up at its flush: end the I/O thread too, and keep the finalizer from trying again.
+        producer._sender.force_close()
+        producer._closed = True
