@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import httpx
 import pytest
 import yaml
 
-from tests.serving_fixtures import ROOT, encoded, service, store_model
+from tests.serving_fixtures import (
+    ROOT,
+    encoded,
+    free_tcp_port,
+    service,
+    store_model,
+    store_release,
+    write_record,
+)
 
 BIN = Path(sys.executable).parent
 
@@ -67,3 +76,34 @@ def test_the_bento_serves_as_the_project_folder_does(
             for running in (bento, served)
         ]
     assert answers[0] == answers[1]
+
+
+def test_the_bento_serves_what_was_packed_whatever_becomes_active_in_the_store(
+    built_home: Path, tmp_path: Path, transaction: dict[str, Any]
+) -> None:
+    home = tmp_path / "bentoml"
+    shutil.copytree(built_home, home)
+    store_release(home, "9", is_other=True)
+    write_record(home, active="9")
+    options: dict[str, Any] = {"target": ["fraud_detection:latest"], "cwd": tmp_path}
+    with service(home, tmp_path / "service.log", **options) as bento:
+        for active in ("7", "9"):
+            write_record(home, active=active)
+            time.sleep(1.0)  # several looks at the store
+            assert httpx.get(f"{bento.url}/info", timeout=5).json()["release"] == "7"
+            answer = httpx.post(f"{bento.url}/classify", json=transaction, timeout=10).json()
+            assert answer["models"] == {"neural_net": "fraud_neural_net:7", "xgboost": "fraud_xgboost:7"}
+
+
+def test_the_bento_refuses_to_serve_another_release_than_its_own(built_home: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(BIN / "bentoml"), "serve", "fraud_detection:latest", "--port", str(free_tcp_port())],
+        cwd=tmp_path,
+        env={**os.environ, "BENTOML_HOME": str(built_home), "SERVING__RELEASE": "9"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "This bento was built with release 7 and serves no other" in done.stderr
