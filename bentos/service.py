@@ -18,6 +18,7 @@ from bentos.classify.handler import ClassifyHandler, ServedRelease
 from bentos.compat.bentoml_typing import api, on_shutdown, on_startup
 from bentos.gateway.openapi import PAGE, document
 from bentos.metrics import Metrics
+from bentos.process_metrics import ProcessMetrics
 from bentos.releases.follower import ReleaseFollower
 from bentos.releases.release import Release, describe, read_release
 from bentos.releases.setup import process_board, process_choice, process_store
@@ -30,6 +31,7 @@ Payload = Any
 """One JSON object or a list of them."""
 READY_TIMEOUT_S = 1.0
 FLUSH_INTERVAL_S = 1.0
+PROCESS_INTERVAL_S = 5.0
 
 
 @bentoml.service(name="fraud_detection", service_class=GatewayService)
@@ -77,6 +79,7 @@ class FraudDetection:
         self._tasks = [
             asyncio.create_task(self._flush_metrics()),
             asyncio.create_task(self._follower.follow()),
+            asyncio.create_task(self._watch_processes()),
         ]
 
     @on_shutdown
@@ -94,6 +97,15 @@ class FraudDetection:
             self.metrics.batches_in_flight.set(self._batcher.in_flight)
             self.metrics.flush()
             await asyncio.sleep(FLUSH_INTERVAL_S)
+
+    async def _watch_processes(self) -> None:
+        processes = ProcessMetrics()
+        if certificate := process_settings().security.tls.certificate_file:
+            processes.set_certificate(certificate)
+        while True:
+            # In a thread: reading every process of a large machine takes milliseconds.
+            await asyncio.to_thread(processes.update)
+            await asyncio.sleep(PROCESS_INTERVAL_S)
 
     async def __is_ready__(self) -> bool:
         """Say whether both runners answer with the release that is served."""

@@ -120,8 +120,9 @@ class Summary:
             ("service", f"{self.links.service}/  (try the example on its page)"),
             ("metrics", f"{self.links.service}/metrics, {self.links.bridge_metrics}"),
         ]
-        mlflow = self.links.mlflow or "run `.venv/bin/mlflow ui` in this folder"
-        return [*links, ("MLflow", mlflow)]
+        # MLflow's first page says nothing of what was trained.
+        mlflow = f"{self.links.mlflow.rstrip('/')}/#/models" if self.links.mlflow else ""
+        return [*links, ("MLflow", mlflow or "run `.venv/bin/mlflow ui` in this folder")]
 
     @staticmethod
     def _estimate(estimate: Estimate | None) -> str:

@@ -5,12 +5,14 @@ from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from streaming.observability.summary import Summary
 from streaming.records import InputRecord, Outcome, Rejection
 
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+# After an outage decisions are minutes or hours late, and the picture must show how late.
+DELAY_SECONDS = (*SECONDS, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14_400.0)
 # Label values that are known in advance start at 0: `rate` does not see the value a series starts with.
 # Reasons that the service gives for an item are added when they first occur.
 STAGES = ("fetch", "inspect", "classify", "write", "send", "acknowledge", "offsets", "commit")
@@ -49,6 +51,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # its memory and processor time
         self.summary = Summary()
         self._releases: set[str] = set()
         self._define_outcomes()
@@ -89,7 +92,7 @@ class Metrics:
         self._latency = Histogram(
             "bridge_produced_to_decided_seconds",
             "Time from the record's timestamp to the commit of its outcome",
-            buckets=SECONDS,
+            buckets=DELAY_SECONDS,
             registry=registry,
         )
 

@@ -103,16 +103,19 @@ def find_compose() -> tuple[str, ...] | None:
 
 def find_missing_image() -> str | None:
     """Return an image that is neither here nor can be pulled."""
-    for image in OTHERS:
-        for command in ("image inspect", "pull"):
-            done = subprocess.run(
-                [find_docker() or "docker", *command.split(), image], capture_output=True, check=False
-            )
-            if done.returncode == 0:
-                break
-        else:
-            return image
-    return None
+    return next((image for image in OTHERS if not is_here(image)), None)
+
+
+@functools.cache
+def is_here(image: str) -> bool:
+    """Return whether the engine has `image`, or could pull it."""
+    return any(
+        subprocess.run(
+            [find_docker() or "docker", *command.split(), image], capture_output=True, check=False
+        ).returncode
+        == 0
+        for command in ("image inspect", "pull")
+    )
 
 
 def docker(*arguments: str | Path, **options: Any) -> str:
@@ -163,6 +166,16 @@ class Container:
         docker("rm", "-f", self.name)
 
 
+def _startable() -> list[str]:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    built = {service["image"] for service in services.values() if "build" in service}
+    return [
+        name
+        for name, service in services.items()
+        if "profiles" not in service and (service["image"] in built or is_here(service["image"]))
+    ]
+
+
 class Stack:
     """The compose stack in a project of its own, on free ports, with a quick first release.
 
@@ -200,8 +213,8 @@ class Stack:
         return other
 
     def up(self) -> None:
-        """Start everything that has no profile; return when service and bridge are healthy."""
-        self("up", "-d")
+        """Start what has no profile and whose image is here; return when service and bridge are healthy."""
+        self("up", "-d", *_startable())
         for name in ("service", "bridge"):
             wait_until(lambda name=name: self.health(name) == "healthy", 240, f"{name} healthy")
 

@@ -122,10 +122,12 @@ def test_images_of_others_are_pinned() -> None:
             assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), name
 
 
-def test_ports_open_on_the_loopback_address() -> None:
+def test_ports_open_on_the_loopback_address_each_by_a_switch_of_its_own() -> None:
+    """Who opens the service to callers must not open Kafka or MLflow, which ask nobody who he is."""
     for name, service in SERVICES.items():
+        own = name.upper().replace("-", "_")
         for port in service.get("ports", []):
-            assert port.startswith("${BIND_ADDRESS:-127.0.0.1}:"), name
+            assert port.startswith(f"${{{own}_ADDRESS:-127.0.0.1}}:${{{own}_PORT:-"), name
 
 
 def test_others_reach_it_under_the_name_that_is_advertised() -> None:
@@ -188,6 +190,19 @@ def test_prometheus_scrapes_what_is_there() -> None:
     for name in ("service", "bridge"):
         port = SERVICES[name]["ports"][0].rsplit(":", 1)[1]
         assert targets[name] == [f"{name}:{port}"]
+
+
+def test_alerts_go_where_something_listens() -> None:
+    """Prometheus knows Alertmanager, which knows a receiver for each severity, which prints what it gets."""
+    prometheus = yaml.safe_load((ROOT / "configs" / "prometheus" / "prometheus.yml").read_text())
+    (group,) = prometheus["alerting"]["alertmanagers"]
+    assert group["static_configs"][0]["targets"] == ["alertmanager:9093"]
+    routing = yaml.safe_load((ROOT / "configs" / "alertmanager" / "alertmanager.yml").read_text())
+    urls = {
+        one["name"]: hook["url"] for one in routing["receivers"] for hook in one.get("webhook_configs", ())
+    }
+    port = SERVICES["alert-log"]["entrypoint"][-1]
+    assert urls == {name: f"http://alert-log:{port}/{name}" for name in ("page", "ticket")}
 
 
 def test_variables_are_settings_of_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:

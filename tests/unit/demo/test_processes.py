@@ -3,12 +3,15 @@
 import os
 import socket
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from demo.errors import DemoError
+from demo.pipeline import answers
 from demo.ports import HOST, accepts_connections, choose_port, is_free
 from demo.processes import Process
 
@@ -22,6 +25,24 @@ time.sleep(600)
 
 def python(script: str, folder: Path) -> Process:
     return Process("The script", [sys.executable, "-c", script], folder / "script.log")
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_what_runs_here_is_asked_past_a_proxy(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv(variable, "socks5://127.0.0.1:9" if variable == "ALL_PROXY" else "http://127.0.0.1:9")
+    with HTTPServer((HOST, 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert answers(f"http://{HOST}:{server.server_port}/")
+        server.shutdown()
 
 
 def is_alive(pid: int) -> bool:
