@@ -136,7 +136,7 @@ def _service(folder: Path, url: str | None) -> Iterator[tuple[str, str, int | No
     }
     rows = folder / "training.parquet"
     _run("training", "simulate", "--rows", "20000", "--seed", "7", "--output", str(rows))
-    _run("training", "train", "--data", str(rows), "--epochs", "4", **home)
+    _run("training", "train", "--data", str(rows), "--epochs", "4", "--force", **home)
     port = choose_port(13_000)
     command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", HOST, "--port", str(port)]
     with Process("the service", command, folder / "service.log", home, ROOT) as process:

@@ -21,7 +21,12 @@ SMALL = {
     "network": {"hidden": [32, 16], "epochs": 6, "batch_rows": 128, "learning_rate": 0.005},
     "xgboost": {"trees": 20, "max_depth": 3},
     "evaluation": {"resamples": 40},
-    "gate": {"resamples": 40, "max_calibration_error": 0.05, "latency_budget_ms": 1000.0},
+    "gate": {
+        "resamples": 40,
+        "calibration_confidence": 0.999999,
+        "max_loss_to_baseline": 0.3,
+        "latency_budget_ms": 1000.0,
+    },
 }
 
 

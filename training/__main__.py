@@ -45,6 +45,8 @@ GenuineWeight = Annotated[float | None, _setting("genuine_weight")]
 HeldOut = Annotated[Path | None, _setting("held_out", default="not written", metavar="FILE")]
 IfChanged = Annotated[bool | None, _setting("if_changed")]
 IfNone = Annotated[bool | None, _setting("if_none")]
+Challenge = Annotated[bool | None, _setting("challenge")]
+Live = Annotated[str | None, _setting("gate.live", default="not asked", metavar="FILE|URL")]
 Force = Annotated[bool | None, _setting("gate.force")]
 ScoredFile = Annotated[Path | None, _setting("score.data", default=REQUIRED, metavar="FILE")]
 ScoredBy = Annotated[str | None, _setting("score.release", default="the champion", metavar="N")]
@@ -71,9 +73,13 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     held_out: HeldOut = None,
     if_changed: IfChanged = None,
     if_none: IfNone = None,
+    challenge: Challenge = None,
     force: Force = None,
 ) -> None:
-    """Fit both models, record them, promote them as one release if the gate agrees, import it for serving."""
+    """Fit both models, record them, promote them as one release if the gate agrees, import it for serving.
+
+    Exits with 3 where the gate refuses: the release is registered and stays challenger.
+    """
     from training.commands.train import train_command
 
     overrides = _given(
@@ -84,6 +90,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
         held_out=held_out,
         if_changed=if_changed,
         if_none=if_none,
+        challenge=challenge,
         network=_given(epochs=epochs),
         gate=_given(force=force),
     )
@@ -112,13 +119,16 @@ def import_(
 
 @app.command()
 def promote(
-    version: Annotated[str, typer.Argument(help="Number of the release, see `releases`.")],
+    version: Annotated[
+        str, typer.Argument(help="Number of the release, see `releases`, or `challenger`.", metavar="NUMBER")
+    ],
+    live: Live = None,
     force: Force = None,
 ) -> None:
-    """Make a release the champion and import it; running services change over to it."""
+    """Make a release the champion if the gate agrees, and import it; exits with 3 where the gate refuses."""
     from training.commands.promotion import promote_command
 
-    promote_command(version, _given(gate=_given(force=force)), out)
+    promote_command(version, _given(gate=_given(force=force, live=live)), out)
 
 
 @app.command()

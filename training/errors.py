@@ -5,8 +5,10 @@ TrainingError                 exit code 1: the command failed
 │   ├── BadFileError          a file's content, named by column and row
 │   └── FetchError            the public copy could not be fetched
 ├── RegistryError             MLflow is down or locked, or lacks what was asked for
+│   └── LostFilesError        a version is registered, its files are gone
 ├── StoreError                the BentoML store lacks a model, or holds another than expected
-├── GateRefusedError          the challenger may not become champion
+├── LiveComparisonError       the monitor's figures cannot be read
+├── GateRefusedError          exit code 3: the gate refuses, the release stays challenger
 ├── OutputError               a result could not be written, such as to a full disk
 └── UsageError                exit code 2: wrong usage or settings
     ├── SettingsError         a setting is unknown or out of range
@@ -38,12 +40,25 @@ class RegistryError(TrainingError):
     """MLflow is down or locked, or has no such run, version or alias."""
 
 
+class LostFilesError(RegistryError):
+    """A version is registered, but its files are no longer where they were stored."""
+
+
 class StoreError(TrainingError):
     """The BentoML store lacks a model, or the stored one does not score like the trained one."""
 
 
+class LiveComparisonError(TrainingError):
+    """The monitor's figures, which the gate is to ask, cannot be read."""
+
+
 class GateRefusedError(TrainingError):
-    """The challenger is not good, calibrated or fast enough to become champion."""
+    """The challenger is not good, calibrated or fast enough to become champion, or cannot be judged.
+
+    A result, not a failure: running the same command again gives the same answer.
+    """
+
+    exit_code = 3
 
 
 class OutputError(TrainingError):

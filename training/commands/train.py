@@ -9,9 +9,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from training.commands.promotion import import_for_serving, run_gate_step
+from training.commands.promotion import import_for_serving, promote_if_passed, run_gate_step
 from training.console import ProgressConsole
-from training.errors import GateRefusedError
 from training.registry.releases import Registry, Release
 from training.settings.load import Settings, load_settings
 
@@ -68,13 +67,12 @@ def _train(
         registry.set_challenger(release)
         report(f"release {release.number}, alias challenger")
     _print_figures(training, console.rich)
-    verdict = run_gate_step(registry, challenger_of_training(release, training, latency), champion, console)
-    if not verdict.passed and not settings.gate.force:
-        raise GateRefusedError(
-            f"release {release.number} stays challenger: {'; '.join(verdict.reasons)}; "
-            f"`python -m training promote {release.number} --force` promotes it all the same"
-        )
-    registry.promote(release, {"forced": "true"} if not verdict.passed else None)
+    challenger = challenger_of_training(release, training, latency)
+    run_gate_step(registry, challenger, champion, console)
+    if settings.challenge:
+        console.rich.print(f"release {release.number} is challenger; nothing is promoted")
+        return
+    promote_if_passed(registry, release, lambda: challenger, settings.gate, console)
     import_for_serving(registry, release, console)
 
 

@@ -1,4 +1,8 @@
-"""Whether a challenger may become champion: not worse on rows new to both, calibrated, fast enough."""
+"""Whether a challenger may become champion: good in itself, calibrated, fast, not worse than the champion.
+
+What cannot be judged does not pass: too few frauds, a figure that is not a number, a champion that knows the
+rows already.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.labelled import GroundTruth
-from training.evaluation.metrics import Criteria, Estimate, ModelOutput, measure, resampled
+from training.evaluation.calibration_check import check_calibration, largest_z
+from training.evaluation.metrics import Criteria, Estimate, ModelOutput, evaluate, measure, resampled
 from training.settings.sections import GateSettings
 
 COMPARED = ("average_precision", "cost_saved")
@@ -20,7 +25,7 @@ class GateResult:
     """The gate's answer with its reasons."""
 
     reasons: tuple[str, ...]  # why not; empty when the challenger may pass
-    notes: tuple[str, ...]  # what was compared, or why nothing was
+    notes: tuple[str, ...]  # what the answer rests on
     differences: Mapping[str, Estimate]  # challenger minus champion
 
     @property
@@ -29,104 +34,185 @@ class GateResult:
         return not self.reasons
 
     def sentence(self) -> str:
-        """Return the verdict as text."""
+        """Return the answer as text."""
         head = "passed" if self.passed else "refused"
         return f"{head}: {'; '.join((*self.reasons, *self.notes)) or 'nothing to compare with'}"
 
 
 @dataclass(frozen=True, eq=False)
-class Candidate:
-    """A challenger on its own test rows."""
+class Evidence:
+    """A challenger on its own test rows.
 
-    output: ModelOutput  # fraud probability and alarms
+    Attributes
+    ----------
+    output : ModelOutput
+        Fraud probability, alarms, and what is reviewed or declined.
+    truth : GroundTruth
+    baseline : float64 array of shape (n,)
+        Scores of logistic regression, fitted on the same rows as the challenger.
+    calibration_error : float
+        Expected calibration error of the probability.
+    frauds_fitted : int
+        Frauds the calibration was fitted on.
+    latency_ms : float
+        Median of one transaction through both models.
+    """
+
+    output: ModelOutput
     truth: GroundTruth
+    baseline: NDArray[np.float64]
     calibration_error: float
-    latency_ms: float  # median of one transaction through both models
+    frauds_fitted: int
+    latency_ms: float
 
 
-def judge(
+@dataclass(frozen=True, eq=False)
+class Opponent:
+    """The champion on the challenger's test rows.
+
+    Attributes
+    ----------
+    output : ModelOutput
+    unseen : bool array of shape (n,)
+        Rows the champion was not fitted on either: only these are compared.
+    is_unseen_known : bool
+        False where nothing tells which these are, so that all rows are compared, which favours the champion.
+    """
+
+    output: ModelOutput
+    unseen: NDArray[np.bool_]
+    is_unseen_known: bool = True
+
+
+def evaluate_gate(
+    evidence: Evidence,
+    champion: Opponent | None,
     *,
-    candidate: Candidate,
-    champion: ModelOutput | None,
-    unseen: NDArray[np.bool_],
     criteria: Criteria,
     settings: GateSettings,
     seed: int,
-    unseen_known: bool = True,
 ) -> GateResult:
-    """Compare a challenger with the champion.
+    """Judge a challenger in itself and, where there is one, against the champion.
 
     Parameters
     ----------
-    champion : ModelOutput or None
-        Fraud probability and alarms on the challenger's test rows; without a champion nothing is compared.
-    unseen : bool array of shape (n,)
-        Rows the champion was not fitted on either: only these are compared.
-    unseen_known : bool
-        False where nothing tells which these are, so that all rows are compared and the verdict says so.
+    champion : Opponent or None
+        None before the first release, and where the champion's files are gone.
     """
-    truth, challenger = candidate.truth, candidate.output
-    reasons = _own_reasons(candidate, settings)
+    reasons, notes = _judge_alone(evidence, criteria, settings, seed)
     if champion is None:
-        return GateResult(tuple(reasons), ("there is no champion yet",), {})
-    frauds = int((truth.label[unseen] == 1).sum())
-    if frauds < settings.min_frauds or (truth.label[unseen] == 0).sum() == 0:
-        note = f"only {frauds} test frauds are new to both, too few to compare with the champion"
-        return GateResult(tuple(reasons), (note,), {})
-    differences = _differences(
-        champion.only(unseen), challenger.only(unseen), truth.only(unseen), criteria, settings, seed
-    )
-    reasons += _comparison_reasons(differences, settings)
+        return GateResult(tuple(reasons), (*notes, "there is no champion to compare with"), {})
+    truth = evidence.truth.only(champion.unseen)
+    frauds = int((truth.label == 1).sum())
+    if frauds < settings.min_frauds or frauds == len(truth.label):
+        reasons.append(
+            f"only {frauds} test frauds are new to both, too few to compare with the champion "
+            f"(gate.min_frauds is {settings.min_frauds})"
+        )
+        return GateResult(tuple(reasons), tuple(notes), {})
+    outputs = {
+        "champion": champion.output.only(champion.unseen),
+        "challenger": evidence.output.only(champion.unseen),
+    }
+    differences = {
+        metric: _difference(outputs, metric, truth, criteria, settings, seed) for metric in COMPARED
+    }
+    reasons += _compare(differences, settings)
     compared = ", ".join(f"{_words(name)} {_signed(difference)}" for name, difference in differences.items())
-    notes = [f"against the champion on {frauds} frauds: {compared}"]
-    if not unseen_known:
+    notes.append(f"against the champion on {frauds} frauds: {compared}")
+    if not champion.is_unseen_known:
         notes.append("which of them the champion was fitted on is unknown, and those favour it")
     return GateResult(tuple(reasons), tuple(notes), differences)
 
 
-def _own_reasons(candidate: Candidate, settings: GateSettings) -> list[str]:
-    calibration_error, latency_ms = candidate.calibration_error, candidate.latency_ms
+def _judge_alone(
+    evidence: Evidence, criteria: Criteria, settings: GateSettings, seed: int
+) -> tuple[list[str], list[str]]:
+    """Return why the challenger may not pass whatever the champion is, and what that rests on."""
+    truth, frauds = evidence.truth, int((evidence.truth.label == 1).sum())
     reasons = []
-    if not calibration_error <= settings.max_calibration_error:
+    if not evidence.latency_ms <= settings.latency_budget_ms:
         reasons.append(
-            f"calibration error {calibration_error:.4f} is above {settings.max_calibration_error:g}"
+            f"{evidence.latency_ms:.2f} ms for one transaction is above {settings.latency_budget_ms:g} ms"
         )
-    if not latency_ms <= settings.latency_budget_ms:
-        reasons.append(f"{latency_ms:.2f} ms for one transaction is above {settings.latency_budget_ms:g} ms")
+    if frauds < settings.min_frauds or frauds == len(truth.label):
+        reasons.append(
+            f"only {frauds} test frauds are too few to judge it (gate.min_frauds is {settings.min_frauds})"
+        )
+        return reasons, []
+    values = measure(evidence.output, truth, criteria)
+    if not values["recall"] > 0:
+        reasons.append("it catches no fraud of the test part")
+    if not 0 < values["cost_saved"] <= 1:
+        reasons.append(
+            f"its decisions save {values['cost_saved']:.3g} of the amount at risk, not more than 0"
+        )
+    outputs = {
+        "champion": ModelOutput(evidence.baseline, evidence.output.alarm),
+        "challenger": evidence.output,
+    }
+    ranking = evaluate(
+        {"pair": evidence.output},
+        truth,
+        criteria,
+        resamples=settings.resamples,
+        confidence=settings.confidence,
+        seed=seed,
+    )["pair"]["average_precision"]
+    chance = float(np.average(truth.label, weights=truth.weight))
+    if not (ranking.low - chance) / (1 - chance) > settings.min_skill:
+        reasons.append(
+            f"average precision {ranking.value:.4f} [{ranking.low:.4f}, {ranking.high:.4f}] shows too little "
+            f"skill: without any it is the prevalence, {chance:.4f}"
+        )
+    gain = _difference(outputs, "average_precision", truth, criteria, settings, seed)
+    if not gain.low > -settings.max_loss_to_baseline:
+        reasons.append(f"average precision may be below that of logistic regression ({_signed(gain)})")
+    reasons += _judge_calibration(evidence, settings)
+    return reasons, [f"average precision {_signed(gain)} against logistic regression on {frauds} frauds"]
+
+
+def _judge_calibration(evidence: Evidence, settings: GateSettings) -> list[str]:
+    found = check_calibration(evidence.output.score, evidence.truth)
+    allowed = largest_z(settings.calibration_confidence, int(found.seen), evidence.frauds_fitted)
+    reasons = []
+    if not abs(found.z) <= allowed:
+        reasons.append(
+            f"its probabilities are not calibrated: they promise {found.expected:.1f} frauds where "
+            f"{found.seen:.0f} were seen (Spiegelhalter's z {found.z:.1f}, chance explains {allowed:.1f})"
+        )
+    limit = settings.max_calibration_error
+    if limit is not None and not evidence.calibration_error <= limit:
+        reasons.append(f"calibration error {evidence.calibration_error:.4f} is above {limit:g}")
     return reasons
 
 
-def _differences(
-    champion: ModelOutput,
-    challenger: ModelOutput,
+def _difference(
+    outputs: Mapping[str, ModelOutput],
+    metric: str,
     truth: GroundTruth,
     criteria: Criteria,
     settings: GateSettings,
     seed: int,
-) -> dict[str, Estimate]:
-    models = {"champion": champion, "challenger": challenger}
-    drawn = resampled(models, truth, criteria, resamples=settings.resamples, seed=seed)
-    value = {name: measure(judged, truth, criteria) for name, judged in models.items()}
+) -> Estimate:
+    """Return challenger minus champion, with the interval of paired resamples."""
+    drawn = resampled(outputs, truth, criteria, resamples=settings.resamples, seed=seed)
+    value = {name: measure(output, truth, criteria)[metric] for name, output in outputs.items()}
     tail = (1 - settings.confidence) / 2
-    result = {}
-    for metric in COMPARED:
-        difference = drawn["challenger"][metric] - drawn["champion"][metric]
-        low, high = np.quantile(difference, [tail, 1 - tail])
-        point = value["challenger"][metric] - value["champion"][metric]
-        result[metric] = Estimate(point, float(low), float(high))
-    return result
+    low, high = np.quantile(drawn["challenger"][metric] - drawn["champion"][metric], [tail, 1 - tail])
+    return Estimate(value["challenger"] - value["champion"], float(low), float(high))
 
 
-def _comparison_reasons(differences: Mapping[str, Estimate], settings: GateSettings) -> list[str]:
+def _compare(differences: Mapping[str, Estimate], settings: GateSettings) -> list[str]:
     allowed = {
         "average_precision": settings.max_loss_average_precision,
         "cost_saved": settings.max_loss_cost_saved,
     }
     reasons = []
     for metric, difference in differences.items():
-        if difference.high < 0:
+        if not difference.high >= 0:
             reasons.append(f"{_words(metric)} is certainly below the champion's ({_signed(difference)})")
-        elif difference.value < -allowed[metric]:
+        elif not difference.value >= -allowed[metric]:
             below = f"{-difference.value:.3f} below the champion's"
             reasons.append(f"{_words(metric)} is {below}, {allowed[metric]:g} is allowed")
     return reasons

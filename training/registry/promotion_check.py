@@ -1,10 +1,10 @@
-"""The gate's verdict about a release: who judges it on which rows, and whether the verdict still holds."""
+"""The gate's result for a release: on which rows it is judged, and whether a recorded result still holds."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,13 @@ from pydantic import ValidationError
 
 from training.console import ProgressConsole
 from training.data.labelled import LabelledRows, labelled_rows
-from training.data.row_keys import row_keys
+from training.data.row_keys import TransactionKeys, row_keys
 from training.data.source import read_data
 from training.data.split import Split, split_as
 from training.data.transactions import Transactions
-from training.errors import DataError
-from training.evaluation.gate import Candidate, GateResult, judge
+from training.errors import DataError, LostFilesError
+from training.evaluation.baseline import baseline_scores
+from training.evaluation.gate import Evidence, GateResult, Opponent, evaluate_gate
 from training.evaluation.metrics import ModelOutput, metric_criteria
 from training.registry.releases import Registry, Release
 from training.scoring.latency import measure_latency
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from training.models.training import TrainingResult
 
 GATE_TAG, AGAINST_TAG, NOT_RUN, NO_CHAMPION = "gate", "gate_against", "not asked", "none"
-# Keys of the rows a release was fitted on: 64 bits of each, so no row can be had back from them.
+# Keys of the rows a release was fitted on: a few bits of each, so no row can be had back from them.
+FITTED_KEYS = "fitted_keys.npz"
+# What releases of the first version carry: keys of the exact bits of their rows.
 FITTED_ROWS = "fitted_rows.npy"
 
 
@@ -47,11 +50,23 @@ class Challenger:
     calibration_error: float
     latency_ms: float
 
+    def evidence(self) -> Evidence:
+        """Return what the gate judges."""
+        label = self.data.required_label
+        train = labelled_rows(self.data, self.split.train)
+        return Evidence(
+            self.output,
+            self.test.truth,
+            baseline_scores(train, self.test.features, self.settings.seed),
+            self.calibration_error,
+            int(label[self.split.validation].sum()),
+            self.latency_ms,
+        )
 
-def fitted_row_keys(training: TrainingResult) -> NDArray[np.uint64]:
-    """Return the keys of all rows that fitted a training or chose its settings, sorted."""
-    rows = np.concatenate([training.split.train, training.split.validation])
-    return np.unique(row_keys(training.data.features[rows]))
+
+def fitted_keys(training: TrainingResult) -> TransactionKeys:
+    """Return the keys of all rows that fitted a training or chose its settings."""
+    return TransactionKeys.of(training.data, np.append(training.split.train, training.split.validation))
 
 
 def challenger_of_training(
@@ -119,52 +134,64 @@ def _both(latency: Mapping[str, Mapping[str, float]]) -> float:
 
 
 def run_gate(registry: Registry, challenger: Challenger, champion: Release | None) -> GateResult:
-    """Compare a challenger with the champion on the challenger's test rows, and record the verdict."""
-    settings, truth = challenger.settings, challenger.test.truth
-    theirs, unseen, known = None, np.ones(len(truth.label), bool), True
+    """Judge a challenger, against the champion where there is one, and record the result."""
+    opponent, lost = None, None
     if champion is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            files = registry.fetch(champion, Path(folder))
-            scored = ReleaseScorer(files, threads=settings.threads).score(challenger.test.features)
-            theirs = scored.output()
-            found = unseen_rows(challenger, champion, files / FITTED_ROWS)
-        unseen, known = (unseen, False) if found is None else (found, True)
-    verdict = judge(
-        candidate=Candidate(challenger.output, truth, challenger.calibration_error, challenger.latency_ms),
-        champion=theirs,
-        unseen=unseen,
-        unseen_known=known,
-        criteria=metric_criteria(settings),
-        settings=settings.gate,
-        seed=settings.seed,
+        try:
+            opponent = _opponent(registry, challenger, champion)
+        except LostFilesError as error:  # nobody can serve or score it either
+            lost = str(error)
+    result = evaluate_gate(
+        challenger.evidence(),
+        opponent,
+        criteria=metric_criteria(challenger.settings),
+        settings=challenger.settings.gate,
+        seed=challenger.settings.seed,
     )
-    _record(registry, challenger.release, champion, verdict)
-    return verdict
+    if lost is not None:
+        result = replace(result, notes=(*result.notes, lost))
+    _record(registry, challenger.release, champion, result)
+    return result
 
 
-def unseen_rows(challenger: Challenger, champion: Release, fitted: Path) -> NDArray[np.bool_] | None:
+def _opponent(registry: Registry, challenger: Challenger, champion: Release) -> Opponent:
+    with tempfile.TemporaryDirectory() as folder:
+        files = registry.fetch(champion, Path(folder))
+        scorer = ReleaseScorer(files, threads=challenger.settings.threads)
+        output = scorer.score(challenger.test.features).output()
+        unseen = unseen_rows(challenger, champion, files)
+    if unseen is None:
+        return Opponent(output, np.ones(len(challenger.test.features), bool), is_unseen_known=False)
+    return Opponent(output, unseen)
+
+
+def unseen_rows(challenger: Challenger, champion: Release, files: Path) -> NDArray[np.bool_] | None:
     """Return which test rows the champion was not fitted on; None where that cannot be known.
 
     A release says which rows it was fitted on, also those of other files; of one that is older than that
     record it is known only where both were split from the same data.
     """
-    if fitted.is_file():
-        return ~np.isin(row_keys(challenger.data.features[challenger.split.test]), np.load(fitted))
+    test = challenger.split.test
+    if (files / FITTED_KEYS).is_file():
+        known = TransactionKeys.load(files / FITTED_KEYS)
+        return ~TransactionKeys.of(challenger.data, test).found_in(known)
+    if (files / FITTED_ROWS).is_file():
+        return ~np.isin(row_keys(challenger.data.features[test]), np.load(files / FITTED_ROWS))
     if champion.fingerprint != challenger.data.fingerprint or "split" not in champion.tags:
         return None
     held_out = split_as(champion.tags["split"], challenger.data, challenger.settings).test
-    return np.isin(challenger.split.test, held_out)
+    return np.isin(test, held_out)
 
 
-def _record(registry: Registry, release: Release, champion: Release | None, verdict: GateResult) -> None:
-    # Cut anywhere, no verdict stands beside a champion that it was not against.
+def _record(registry: Registry, release: Release, champion: Release | None, result: GateResult) -> None:
+    # If interrupted, a result is never stored next to a champion it was not compared with.
     registry.set_tag(release, GATE_TAG, NOT_RUN)
     registry.set_tag(release, AGAINST_TAG, champion.number if champion else NO_CHAMPION)
-    registry.set_tag(release, GATE_TAG, verdict.sentence())
+    registry.set_tag(release, GATE_TAG, result.sentence())
 
 
 def staleness_reason(release: Release, champion: Release | None) -> str | None:
-    """Return why the verdict recorded with a release does not hold now; None when it does."""
+    """Return why the result recorded with a release does not hold now; None when it does."""
     if release.tags.get(GATE_TAG, NOT_RUN) == NOT_RUN:
         return "was never judged by the gate"
     against = release.tags.get(AGAINST_TAG, NO_CHAMPION)

@@ -25,7 +25,7 @@ from training.data.transactions import FEATURES
 from training.models.onnx_export import export_onnx
 from training.models.training import TrainingResult
 from training.models.validation import History
-from training.registry.promotion_check import FITTED_ROWS, fitted_row_keys
+from training.registry.promotion_check import FITTED_KEYS, fitted_keys
 from training.registry.recipe import COMMAND_SETTINGS, recipe_key
 from training.registry.release_document import build_document, describe_parts
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry, Release, translate_registry_errors
@@ -78,7 +78,7 @@ def record_release(
         files = Path(folder) / "files"
         files.mkdir()
         features = _write_files(training, document, files)
-        np.save(files / FITTED_ROWS, fitted_row_keys(training))
+        fitted_keys(training).save(files / FITTED_KEYS)
         latency = measure_latency(ReleaseScorer(files, threads=1), features)
         _record(runs, training, document["data"], latency, source)
         _draw(runs, training, Path(folder) / "plots")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.errors import RegistryError, TrainingError
+from training.errors import LostFilesError, RegistryError, TrainingError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -203,9 +203,9 @@ class Registry:
         except OSError as error:  # what MLflow says where the folder of a version is gone
             raise self._lost(name, version) from error
 
-    def _lost(self, name: str, version: str) -> RegistryError:
+    def _lost(self, name: str, version: str) -> LostFilesError:
         what = f"release {version}" if name == RELEASE else f"version {version} of {name}"
-        return RegistryError(f"{what} has lost its files in {self.shown_uri}: train again")
+        return LostFilesError(f"{what} has lost its files in {self.shown_uri}: train again")
 
     def _write_history(self, numbers: list[str]) -> None:
         text = json.dumps(numbers[-HISTORY_LENGTH:])

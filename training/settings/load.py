@@ -96,6 +96,7 @@ class Settings(BaseSettings):
         False, description="Whether `train` only imports when the champion has the same data and settings."
     )
     if_none: bool = Field(False, description="Whether `train` only imports when there is a champion already.")
+    challenge: bool = Field(False, description="Register the release as challenger and promote nothing.")
     split: SplitSettings = Field(SplitSettings(), description="How the rows are divided.")
     limits: LimitSettings = Field(LimitSettings(), description="What a feature may be.")
     network: NetworkSettings = Field(NetworkSettings(), description="The network and its training loop.")

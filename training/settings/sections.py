@@ -216,13 +216,50 @@ class GateSettings(Section):
     min_frauds: int = Field(
         10,
         ge=1,
-        description="Frauds that neither model was fitted on, below which a comparison says nothing.",
+        description=(
+            "Test frauds below which nothing can be judged; of these only frauds that the champion was not "
+            "fitted on are compared."
+        ),
     )
-    max_calibration_error: float = Field(
-        0.005,
+    min_skill: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description=(
+            "Least skill, at the lower end of its interval: how far average precision is from the "
+            "prevalence, which no skill reaches, towards 1."
+        ),
+    )
+    max_loss_to_baseline: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description=(
+            "Average precision the release may be below logistic regression on the same rows, at the lower "
+            "end of the interval of the difference."
+        ),
+    )
+    calibration_confidence: float = Field(
+        0.999,
+        gt=0.5,
+        lt=1,
+        description="Coverage of what chance explains of a difference between probabilities and frauds seen.",
+    )
+    max_calibration_error: float | None = Field(
+        None,
         gt=0,
         le=1,
-        description="Most expected calibration error of the fraud probability on the test part.",
+        description=(
+            "Most expected calibration error on the test part, on top of the test of calibration; it "
+            "depends on the prevalence. None: no such limit."
+        ),
+    )
+    live: str | None = Field(
+        None,
+        description=(
+            "File or http address of the monitor's /quality.json, which `promote challenger` asks as well; "
+            "none: it is not asked."
+        ),
     )
     latency_budget_ms: float = Field(
         5.0, gt=0, description="Most milliseconds for one transaction through both models, median."

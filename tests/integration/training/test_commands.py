@@ -1,5 +1,6 @@
 """The commands in one process, on small models: what they print, leave behind and refuse."""
 
+import json
 import os
 import subprocess
 import sys
@@ -67,9 +68,9 @@ def test_train_promotes_imports_and_does_not_repeat_itself(run, data, empty_data
     held_out = tmp_path / "held_out.parquet"
     train = ("train", "--data", data, "--protocol", "temporal", "--held-out", held_out)
 
-    code, text, _ = run(*train)
-    assert code == 0
-    assert "passed: there is no champion yet" in text
+    code, text, error = run(*train)
+    assert code == 0, error
+    assert "there is no champion to compare with" in text
     assert "average precision" in text
     assert active_pair().release == "1"
     assert pd.read_parquet(held_out)["Time"].is_monotonic_increasing
@@ -101,15 +102,15 @@ def test_refused_challenger_stays_one_and_force_is_recorded(run, home, data, mon
     registry.promote(registry.release("1"))
     use_small_settings(home, monkeypatch, gate={**SMALL["gate"], "latency_budget_ms": 1e-6})
     code, _, error = run("train", "--data", data)
-    assert code == 1
+    assert code == 3
     assert "release 2 stays challenger: " in error
     assert "promote 2 --force" in error
     assert registry.require_champion().number == "1"
     assert registry.release("2").aliases == ("challenger",)
 
     code, _, error = run("promote", "2")
-    assert code == 1
-    assert "the gate says about release 2: refused" in error
+    assert code == 3
+    assert "release 2 stays challenger: refused: " in error
     assert run("promote", "2", "--force")[0] == 0
     assert registry.require_champion().number == "2"
     assert registry.release("2").tags["forced"] == "true"
@@ -154,13 +155,13 @@ def test_import_challenger_leaves_the_active_release_active(run, home):
 
 def test_release_that_was_never_judged_is_judged_when_it_is_promoted(run, home, data, monkeypatch):
     """As after a training that was cut between its registration and the gate, and again when it is stale."""
-    from training.registry import promotion_check as judging
+    from training.registry import promotion_check as module
 
     registry = Registry(f"sqlite:///{home}/mlflow.db")
     registry.promote(registry.release("1"))
     with monkeypatch.context() as cut:
-        cut.setattr(judging, "run_gate", lambda *_: (_ for _ in ()).throw(GateRefusedError("cut")))
-        assert run("train", "--data", data, "--genuine-weight", "1")[0] == 1
+        cut.setattr(module, "run_gate", lambda *_: (_ for _ in ()).throw(GateRefusedError("cut")))
+        assert run("train", "--data", data, "--genuine-weight", "1")[0] == 3
     assert "gate" not in registry.release("2").tags
     code, text, error = run("promote", "2")
     verdict = registry.release("2").tags["gate"]
@@ -176,13 +177,93 @@ def test_release_that_was_never_judged_is_judged_when_it_is_promoted(run, home, 
     registry.set_tag(registry.release("2"), "gate_against", "3")
     data.unlink()
     code, _, error = run("promote", "2")
-    assert code == 1
+    assert code == 3
     assert "was judged against release 3, and release 1 is champion by now" in error
     assert "cannot be judged now" in error
     assert "there is no such file" in error
     assert registry.require_champion().number == "1"
     assert run("promote", "2", "--force")[0] == 0
     assert registry.release("2").tags["forced"] == "true"
+
+
+def test_labels_that_were_permuted_make_no_champion(
+    run, data, few_transactions, empty_database, tmp_path, monkeypatch
+):
+    """Seen: AP .002, recall 0, "there is no champion yet", promoted and imported."""
+    (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
+    use_small_settings(tmp_path, monkeypatch)
+    use_store(tmp_path / "bentoml", monkeypatch)
+    frame = few_transactions.to_frame()
+    frame["Class"] = frame["Class"].sample(frac=1, random_state=1).to_numpy()
+    frame["sample_weight"] = frame["Class"].map({0: 20.0, 1: 1.0})
+    frame.to_parquet(data, index=False)
+    code, _, error = run("train", "--data", data)
+    assert code == 3
+    assert "too little skill" in error
+    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db")
+    assert registry.champion() is None
+    assert registry.release("1").aliases == ("challenger",)
+    assert active_pair() is None
+
+
+def test_a_challenger_is_registered_and_promoted_by_its_alias(run, home, data, monkeypatch):
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    assert run("train", "--data", data, "--challenge")[0] == 0
+    assert registry.champion() is None
+    assert registry.release("2").aliases == ("challenger",)
+    code, _, error = run("promote", "challenger")
+    assert code == 0, error
+    assert registry.require_champion().number == "2"
+    assert active_pair().release == "2"
+
+
+def test_the_live_comparison_is_asked_for_the_challenger(run, home, data, monkeypatch):
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    registry.promote(registry.release("1"))
+    copy_release(registry)
+    registry.set_challenger(registry.release("2"))
+    registry.set_tag(registry.release("2"), "gate", "passed: for this test")
+    registry.set_tag(registry.release("2"), "gate_against", "1")
+    code, _, error = run("promote", "challenger", "--live", home / "nothing.json")
+    assert code == 3
+    assert "nothing.json (gate.live) cannot be read" in error
+    assert registry.require_champion().number == "1"
+    figure = {"value": 0.0, "low": -0.1, "high": 0.1, "n": 40}
+    window = {
+        "compared": 900,
+        "frauds": 40,
+        "genuine": 9,
+        "differences": {"recall": figure, "cost_saved": figure},
+    }
+    shadow = {"champion": "1", "challenger": "2", "windows": {"since_release": window}}
+    (home / "quality.json").write_text(json.dumps({"state": "ok", "shadow": shadow}))
+    monkeypatch.setenv("TRAINING__GATE__LIVE", str(home / "quality.json"))
+    code, text, _ = run("promote", "challenger")
+    assert code == 0
+    assert "live comparison passed: live, on 900 transactions with 40 labelled frauds" in text
+    assert registry.require_champion().number == "2"
+
+
+def test_a_champion_that_changes_meanwhile_is_judged_against(run, home, data, monkeypatch):
+    """Two trainings at once: the second alias move is judged against what the first one promoted."""
+    from training.registry import promotion_check as module
+
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    copy_release(registry)
+    asked = []
+    run_gate = module.run_gate
+
+    def other_promotes(registry, challenger, champion):
+        asked.append(champion and champion.number)
+        result = run_gate(registry, challenger, champion)
+        if len(asked) == 1:
+            registry.promote(registry.release("1"))
+        return result
+
+    monkeypatch.setattr(module, "run_gate", other_promotes)
+    run("train", "--data", data)
+    assert asked == [None, "1"]
+    assert registry.release("3").tags["gate_against"] == "1"
 
 
 def test_data_that_changed_since_cannot_judge(run, home, data, few_transactions, monkeypatch):
@@ -194,7 +275,7 @@ def test_data_that_changed_since_cannot_judge(run, home, data, few_transactions,
     frame = few_transactions.to_frame()
     frame.assign(Amount=frame["Amount"] + 1).to_parquet(data, index=False)
     code, _, error = run("promote", "2")
-    assert code == 1
+    assert code == 3
     assert "does not hold the transactions of release 2 any more" in error
 
 

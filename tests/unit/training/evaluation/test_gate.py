@@ -1,86 +1,174 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from training.data.labelled import GroundTruth
-from training.evaluation.gate import Candidate, judge
+from training.evaluation.calibration_check import check_calibration, largest_z
+from training.evaluation.gate import Evidence, Opponent, evaluate_gate
+from training.evaluation.log_odds import sigmoid
 from training.evaluation.metrics import Criteria, ModelOutput
 from training.settings.sections import GateSettings
 
 SETTINGS = GateSettings(resamples=100)
-ROWS = 4000
+ROWS = 20_000
 
 
-@pytest.fixture
-def truth():
-    rng = np.random.default_rng(0)
-    label = (rng.random(ROWS) < 0.03).astype(np.int8)
-    return GroundTruth(label, np.ones(ROWS), np.full(ROWS, 100.0))
-
-
-def output(truth, noise, seed=1):
+def stream(prevalence_log_odds=-5.0, spread=2.5, rows=ROWS, seed=0, genuine_weight=1.0):
+    """Return what truly is the probability of fraud of each row, and what happened."""
     rng = np.random.default_rng(seed)
-    score = 1 / (1 + np.exp(3 - 5 * truth.label - noise * rng.normal(size=len(truth.label))))
-    return ModelOutput(score, score >= 0.5)
+    probability = sigmoid(rng.normal(prevalence_log_odds, spread, rows))
+    drawn = probability / (probability + (1 - probability) / genuine_weight)
+    label = (rng.random(rows) < drawn).astype(np.int8)
+    weight = np.where(label == 1, 1.0, genuine_weight)
+    return probability, GroundTruth(label, weight, np.full(rows, 100.0))
 
 
-def ask(truth, challenger, champion, *, unseen=None, unseen_known=True, error=0.001, latency=0.5):
-    return judge(
-        candidate=Candidate(challenger, truth, error, latency),
-        champion=champion,
-        unseen=np.ones(ROWS, bool) if unseen is None else unseen,
-        unseen_known=unseen_known,
-        criteria=Criteria(),
-        settings=SETTINGS,
-        seed=0,
+@pytest.fixture(scope="module")
+def evidence():
+    """Return a calibrated, useful challenger and a baseline that is less so."""
+    probability, truth = stream()
+    noise = np.random.default_rng(1).normal(size=ROWS)
+    baseline = sigmoid(np.log(probability / (1 - probability)) + 3 * noise)
+    return Evidence(ModelOutput(probability, probability > 0.3), truth, baseline, 0.001, 300, 0.5)
+
+
+def ask(evidence, champion=None, **changes):
+    settings = GateSettings.model_validate({**SETTINGS.model_dump(), **changes})
+    return evaluate_gate(evidence, champion, criteria=Criteria(), settings=settings, seed=0)
+
+
+def everything(output):
+    return Opponent(output, np.ones(ROWS, bool))
+
+
+def noisy(evidence, noise, seed=5):
+    score = evidence.output.score
+    moved = np.log(score / (1 - score)) + noise * np.random.default_rng(seed).normal(size=ROWS)
+    return ModelOutput(sigmoid(moved), sigmoid(moved) > 0.3)
+
+
+def test_good_first_release_passes_and_says_what_that_rests_on(evidence):
+    result = ask(evidence)
+    assert result.passed, result.sentence()
+    assert "against logistic regression on" in result.sentence()
+    assert "there is no champion to compare with" in result.sentence()
+
+
+def test_labels_without_a_pattern_are_refused_also_as_the_first_release(evidence):
+    """Seen: permuted labels, AP .002 and recall 0, passed as there was no champion."""
+    label = np.random.default_rng(2).permutation(evidence.truth.label)
+    truth = replace(evidence.truth, label=label)
+    garbage = replace(evidence, truth=truth, output=ModelOutput(evidence.output.score, np.zeros(ROWS, bool)))
+    result = ask(garbage)
+    assert not result.passed
+    for words in ("it catches no fraud", "its decisions save 0", "shows too little skill"):
+        assert words in result.sentence()
+
+
+def test_release_that_logistic_regression_beats_is_refused(evidence):
+    worse = replace(evidence, output=noisy(evidence, 4.0), baseline=evidence.output.score)
+    result = ask(worse)
+    assert "below that of logistic regression" in result.sentence()
+
+
+def test_too_few_frauds_cannot_be_judged(evidence):
+    few = np.append(np.flatnonzero(evidence.truth.label == 0), np.flatnonzero(evidence.truth.label == 1)[:9])
+    small = replace(
+        evidence,
+        truth=evidence.truth.only(few),
+        output=evidence.output.only(few),
+        baseline=evidence.baseline[few],
     )
+    assert "only 9 test frauds are too few to judge it" in ask(small).sentence()
+    assert "too few" not in ask(small, min_frauds=9).sentence()
 
 
-def test_first_release_passes(truth):
-    verdict = ask(truth, output(truth, 1.0), None)
-    assert verdict.passed
-    assert verdict.sentence() == "passed: there is no champion yet"
+@pytest.mark.parametrize("amount", [0.0, -100.0, float("nan")])
+def test_amounts_that_leave_nothing_to_save_are_refused(evidence, amount):
+    """Seen: amounts of 0 and below gave "saved -8e300", and passed."""
+    free = replace(evidence, truth=replace(evidence.truth, amount=np.full(ROWS, amount)))
+    result = ask(free)
+    assert not result.passed
+    assert "its decisions save" in result.sentence()
 
 
-def test_better_and_equal_challengers_pass(truth):
-    champion = output(truth, 2.0)
-    assert ask(truth, output(truth, 0.5), champion).passed
-    verdict = ask(truth, champion, champion)
-    assert verdict.passed
-    assert verdict.differences["average_precision"].value == 0
+def test_scores_that_are_no_numbers_are_refused(evidence):
+    broken = replace(evidence, output=ModelOutput(np.full(ROWS, np.nan), evidence.output.alarm))
+    assert not ask(broken).passed
 
 
-def test_worse_challenger_is_refused_with_figures(truth):
-    verdict = ask(truth, output(truth, 4.0), output(truth, 0.5))
-    assert not verdict.passed
-    assert "average precision is certainly below the champion's (-0." in verdict.sentence()
-    assert verdict.differences["average_precision"].high < 0
+@pytest.mark.parametrize("latency", [9.0, float("nan")])
+def test_slow_challenger_is_refused(evidence, latency):
+    assert "ms for one transaction is above 5 ms" in ask(replace(evidence, latency_ms=latency)).sentence()
+
+
+def test_better_and_equal_challengers_pass_and_a_worse_one_does_not(evidence):
+    assert ask(evidence, everything(noisy(evidence, 2.0))).passed
+    result = ask(evidence, everything(evidence.output))
+    assert result.passed
+    assert result.differences["average_precision"].value == 0
+    worse = replace(evidence, output=noisy(evidence, 2.0), baseline=noisy(evidence, 6.0).score)
+    result = ask(worse, everything(evidence.output))
+    assert "average precision is certainly below the champion's (-0." in result.sentence()
+
+
+def test_what_cannot_be_compared_with_the_champion_does_not_replace_it(evidence):
+    """Seen: "only 3 test frauds are new to both" passed, and a shuffled file replaced a good champion."""
+    unseen = np.zeros(ROWS, bool)
+    unseen[np.flatnonzero(evidence.truth.label)[:3]] = True
+    result = ask(evidence, Opponent(evidence.output, unseen))
+    assert not result.passed
+    assert "only 3 test frauds are new to both, too few to compare" in result.sentence()
+
+
+def test_comparison_on_rows_the_champion_may_know_says_so(evidence):
+    known = everything(noisy(evidence, 0.1))
+    assert "is unknown" not in ask(evidence, known).sentence()
+    assert "was fitted on is unknown" in ask(evidence, replace(known, is_unseen_known=False)).sentence()
+
+
+# --- calibration
+
+
+def refused(probability, truth, confidence=0.999, frauds_fitted=10**9):
+    found = check_calibration(probability, truth)
+    return not abs(found.z) <= largest_z(confidence, int(found.seen), frauds_fitted)
 
 
 @pytest.mark.parametrize(
-    ("trouble", "words"),
+    "shape",
     [
-        ({"error": 0.2}, "calibration error 0.2000 is above 0.005"),
-        ({"error": float("nan")}, "calibration error"),
-        ({"latency": 9.0}, "9.00 ms for one transaction is above 5 ms"),
+        {},  # half a percent of fraud
+        {"genuine_weight": 15.0},  # the same, with genuine rows thinned like the subset
+        {"prevalence_log_odds": 0.0},  # a balanced sample
     ],
 )
-def test_uncalibrated_or_slow_challenger_is_refused(truth, trouble, words):
-    verdict = ask(truth, output(truth, 0.5), None, **trouble)
-    assert not verdict.passed
-    assert words in verdict.sentence()
+def test_calibrated_probabilities_pass_at_any_prevalence(shape):
+    """Seen: on a balanced sample the old limit refused a perfectly calibrated model in 95 % of draws."""
+    z = [check_calibration(*stream(seed=seed, **shape)).z for seed in range(60)]
+    assert abs(np.mean(z)) < 0.5
+    assert 0.7 < np.std(z) < 1.3
+    assert not any(refused(*stream(seed=seed, **shape)) for seed in range(60))
 
 
-def test_rows_the_champion_was_fitted_on_are_left_out(truth):
-    unseen = np.zeros(ROWS, bool)
-    unseen[np.flatnonzero(truth.label)[:3]] = True
-    verdict = ask(truth, output(truth, 4.0), output(truth, 0.5), unseen=unseen)
-    assert verdict.passed
-    assert "only 3 test frauds are new to both" in verdict.sentence()
+def test_constants_and_wrong_probabilities_are_refused_at_a_small_prevalence():
+    """Seen: at .17 % fraud the old limit passed any constant."""
+    probability, truth = stream(prevalence_log_odds=-8.0, rows=100_000)
+    assert 0.0005 < truth.label.mean() < 0.01
+    for constant in (0.0, 1e-5, 0.03, 1.0):
+        assert refused(np.full(len(probability), constant), truth), constant
+    for factor in (0.3, 3.0):
+        assert refused(np.clip(probability * factor, 0, 1), truth), factor
+    assert refused(np.sqrt(probability), truth)
 
 
-def test_comparison_on_rows_the_champion_may_know_says_so(truth):
-    known = ask(truth, output(truth, 0.5), output(truth, 0.5, seed=2))
-    unknown = ask(truth, output(truth, 0.5), output(truth, 0.5, seed=2), unseen_known=False)
-    assert unknown.sentence().startswith(known.sentence())
-    assert "which of them the champion was fitted on is unknown" in unknown.sentence()
-    assert "unknown" not in known.sentence()
+def test_few_frauds_behind_the_calibration_are_allowed_for():
+    assert largest_z(0.95, 100, 10**9) == pytest.approx(1.96, abs=0.01)
+    assert largest_z(0.95, 100, 100) == pytest.approx(1.96 * 2**0.5, abs=0.01)
+
+
+def test_absolute_limit_is_asked_for_where_it_is_set(evidence):
+    assert ask(evidence).passed
+    result = ask(replace(evidence, calibration_error=0.02), max_calibration_error=0.005)
+    assert "calibration error 0.0200 is above 0.005" in result.sentence()
