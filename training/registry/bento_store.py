@@ -236,11 +236,26 @@ class _Part:
                 "fingerprint": release.fingerprint,
             },
             metadata={
-                **document,
+                **_without_nulls(document),
                 "release": release.number,
                 "model": {"registered_model": self.registered, "version": self.number, "run_id": run_id},
             },
         )
+
+
+def _without_nulls(document: Any) -> Any:  # noqa: ANN401  # whatever JSON holds
+    """Leave out what is null: BentoML refuses it in metadata, and an absent key means the same.
+
+    Examples
+    --------
+    >>> _without_nulls({"expected_loss": None, "bins": [{"edge": None, "share": 1.0}]})
+    {'bins': [{'share': 1.0}]}
+    """
+    if isinstance(document, dict):
+        return {key: _without_nulls(value) for key, value in document.items() if value is not None}
+    if isinstance(document, list):
+        return [_without_nulls(value) for value in document]
+    return document
 
 
 def _network_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
