@@ -26,7 +26,8 @@ def make_decision_record(record: InputRecord, decision: ServiceDecision, decided
         record.offset,
         decided_at_ms,
     )
-    return OutputRecord("decision", record.partition, record.key, value, source_offset=record.offset)
+    headers = _carried(record) if record.headers else []
+    return OutputRecord("decision", record.partition, record.key, value, headers, record.offset)
 
 
 def make_dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> OutputRecord:
@@ -35,7 +36,7 @@ def make_dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> O
     Parameters
     ----------
     record : InputRecord
-        What came in; a tombstone becomes an empty value: kafka-python sends nothing without key and value.
+        What came in; its headers are carried on. Without key and value it gets an empty value.
     rejection : Rejection
         Why it cannot be decided.
     at_ms : int
@@ -49,9 +50,9 @@ def make_dead_letter(record: InputRecord, rejection: Rejection, at_ms: int) -> O
     (b'T-17', b'{', b'not_json')
     """
     headers = _headers(record, rejection, at_ms)
-    return OutputRecord(
-        "dead_letter", record.partition, record.key, record.value or b"", headers, source_offset=record.offset
-    )
+    # kafka-python sends nothing that has neither key nor value.
+    value = b"" if record.key is None and record.value is None else record.value
+    return OutputRecord("dead_letter", record.partition, record.key, value, headers, record.offset)
 
 
 def make_dead_letter_without_bytes(record: InputRecord, rejection: Rejection, at_ms: int) -> OutputRecord:
@@ -60,7 +61,7 @@ def make_dead_letter_without_bytes(record: InputRecord, rejection: Rejection, at
     The header ``error.omitted`` says so; topic, partition and offset tell where the bytes are.
     """
     headers = [*_headers(record, rejection, at_ms), (f"{PREFIX}omitted", b"key,value")]
-    return OutputRecord("dead_letter", record.partition, None, b"", headers, source_offset=record.offset)
+    return OutputRecord("dead_letter", record.partition, None, b"", headers, record.offset)
 
 
 def _headers(record: InputRecord, rejection: Rejection, at_ms: int) -> Headers:
@@ -74,7 +75,13 @@ def _headers(record: InputRecord, rejection: Rejection, at_ms: int) -> Headers:
         "attempts": rejection.attempts,
         "at_ms": at_ms,
     }
-    return [(PREFIX + name, str(value).encode("utf-8", "replace")) for name, value in fields.items()]
+    ours = [(PREFIX + name, str(value).encode("utf-8", "replace")) for name, value in fields.items()]
+    return [*_carried(record), *ours]
+
+
+def _carried(record: InputRecord) -> Headers:
+    # Such as `traceparent`. Headers of an earlier dead letter would be taken for this one's.
+    return [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
 
 
 class RecordSource(msgspec.Struct, frozen=True, gc=False):

@@ -1,11 +1,12 @@
 """Makes records of outcomes and publishes them with the offsets, in one transaction."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from streaming.bridge.pipeline import DecidedBatch
 from streaming.bridge_state import BridgeState
+from streaming.errors import MessageTooLarge
 from streaming.observability.metrics import Metrics
 from streaming.output_records import (
     make_dead_letter,
@@ -17,14 +18,18 @@ from streaming.records import InputRecord, NextOffset, Outcome, OutputRecord, Re
 
 # What a record takes besides key, value and header bytes: lengths, batch header; generous.
 OVERHEAD_BYTES = 512
+# No decision that the service makes without reasons is larger; a topic that takes less is set up wrongly.
+USUAL_DECISION_BYTES = 16_384
+# Limits are read again before a decision is called too large, but not for each record.
+LIMITS_MAX_AGE_S = 1.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class RecordSizeLimits:
-    """Largest records that the output topics take, bytes."""
+    """Largest records that the output topics take, bytes; None where the broker does not tell."""
 
-    decision: int
-    dead_letter: int
+    decision: int | None
+    dead_letter: int | None
 
 
 class Publisher:
@@ -35,19 +40,26 @@ class Publisher:
     source : Source
         Gives the group metadata under which the offsets are committed.
     sink : Sink
-    limits : RecordSizeLimits
-        Replaced after the topics have refused a record for its size.
+    read_limits : callable
+        Asks the broker for the limits of the output topics.
     metrics : Metrics
     state : BridgeState
         Told of each commit.
     """
 
     def __init__(
-        self, source: Source, sink: Sink, limits: RecordSizeLimits, metrics: Metrics, state: BridgeState
+        self,
+        source: Source,
+        sink: Sink,
+        read_limits: Callable[[], RecordSizeLimits],
+        metrics: Metrics,
+        state: BridgeState,
     ) -> None:
         self._source = source
         self._sink = sink
-        self.limits = limits
+        self._read_limits = read_limits
+        self._limits = read_limits()
+        self._limits_read_at = time.monotonic()
         self._metrics = metrics
         self._state = state
 
@@ -77,18 +89,49 @@ class Publisher:
         self._state.last_commit = time.monotonic()
         self._metrics.count_transaction(decided, time.monotonic() - begun)
 
+    def refresh_limits(self) -> None:
+        """Read the limits of the output topics again.
+
+        Raises
+        ------
+        BrokerError
+            If the broker does not answer or refuses.
+        """
+        self._limits = self._read_limits()
+        self._limits_read_at = time.monotonic()
+
     def _make_output(self, record: InputRecord, outcome: Outcome, at_ms: int) -> OutputRecord:
         if isinstance(outcome, ServiceDecision):
             output = make_decision_record(record, outcome, at_ms)
-            if _size(output) <= self.limits.decision:
+            if self._fits(output, lambda limits: limits.decision):
                 return output
+            self._raise_if_nothing_fits()
             outcome = Rejection(
                 "classify", "decision_too_large", "The decisions topic refuses a record of this size."
             )
         letter = make_dead_letter(record, outcome, at_ms)
-        if _size(letter) <= self.limits.dead_letter:
+        if self._fits(letter, lambda limits: limits.dead_letter):
             return letter
         return make_dead_letter_without_bytes(record, outcome, at_ms)
+
+    def _fits(self, output: OutputRecord, limit_of: Callable[[RecordSizeLimits], int | None]) -> bool:
+        size = _size(output)
+        limit = limit_of(self._limits)
+        if limit is None or size <= limit:
+            return True
+        # A limit that was lowered for a moment must not send sound transactions to the dead letters.
+        if time.monotonic() - self._limits_read_at > LIMITS_MAX_AGE_S:
+            self.refresh_limits()
+            limit = limit_of(self._limits)
+        return limit is None or size <= limit
+
+    def _raise_if_nothing_fits(self) -> None:
+        limit = self._limits.decision
+        if limit is not None and limit < USUAL_DECISION_BYTES:
+            raise MessageTooLarge(
+                f"The decisions topic takes records of {limit} bytes at most, which is too little for "
+                f"decisions: set its max.message.bytes to {USUAL_DECISION_BYTES} or more."
+            )
 
 
 def _size(output: OutputRecord) -> int:

@@ -9,8 +9,9 @@ import structlog
 from streaming.bridge.decider import Dropped
 from streaming.bridge.group_monitor import GroupMonitor
 from streaming.bridge.pipeline import Pipeline
+from streaming.bridge.publisher import Publisher
 from streaming.bridge_state import BridgeState
-from streaming.errors import BrokerUnavailable, Fenced, MessageTooLarge, PublishFailed
+from streaming.errors import BrokerUnavailable, Fenced, MessageTooLarge, PublishFailed, TopicsChanged
 from streaming.observability.metrics import Metrics
 from streaming.ports import Sink, Source
 from streaming.scoring.backoff import Backoff
@@ -35,8 +36,8 @@ class Recovery:
     state : BridgeState
     backoff : Backoff
         Waits between attempts, and between recoveries without progress.
-    refresh_limits : callable
-        Reads the topics' size limits again.
+    publisher : Publisher
+        Reads the output topics' limits again after they have refused a record.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917  # everything that a failure touches
@@ -48,7 +49,7 @@ class Recovery:
         metrics: Metrics,
         state: BridgeState,
         backoff: Backoff,
-        refresh_limits: Callable[[], None],
+        publisher: Publisher,
     ) -> None:
         self._source = source
         self._sink = sink
@@ -57,7 +58,8 @@ class Recovery:
         self._metrics = metrics
         self._state = state
         self._backoff = backoff
-        self._refresh_limits = refresh_limits
+        self._publisher = publisher
+        self._must_refresh = False
         self._is_requested = False
         self._fencings: list[float] = []
         self._recoveries = 0
@@ -109,8 +111,7 @@ class Recovery:
         if failure is not None:
             log.warning("transaction_abandoned", error=str(failure) or type(failure).__name__)
             self._metrics.count_aborted()
-        if isinstance(failure, MessageTooLarge):
-            self._refresh_limits()
+        self._must_refresh |= isinstance(failure, MessageTooLarge | TopicsChanged)
         self._go_back(stopping, keep_alive)
 
     def _go_back(self, stopping: threading.Event, keep_alive: Callable[[], None]) -> None:
@@ -119,6 +120,9 @@ class Recovery:
             attempt += 1
             self._state.last_turn = time.monotonic()
             try:
+                if self._must_refresh:
+                    self._publisher.refresh_limits()
+                    self._must_refresh = False
                 self._sink.start()
                 self._source.rewind()
             except (BrokerUnavailable, PublishFailed) as error:

@@ -16,9 +16,6 @@ from streaming.settings.sections import KafkaSettings, TopicSettings
 
 Answer = TypeVar("Answer")
 
-# What Kafka allows when nobody says otherwise.
-DEFAULT_MAX_MESSAGE_BYTES = 1_048_588
-
 
 @dataclass(frozen=True)
 class Topic:
@@ -106,14 +103,14 @@ class Admin:
             raise BrokerRefused(message) from error
         return self.find(name) or Topic(name, partitions)
 
-    def max_message_bytes(self, name: str) -> int:
-        """Return the largest record that a topic takes, bytes; Kafka's default when the broker is silent."""
+    def max_message_bytes(self, name: str) -> int | None:
+        """Return the largest record that a topic takes, bytes; None where this user may not ask."""
         resource = ConfigResource(ConfigResourceType.TOPIC, name, configs={"max.message.bytes": None})
         try:
             found = self._client.describe_configs([resource], config_filter="all")
             return int(_value(found, "max.message.bytes"))
         except (kafka_errors.KafkaError, KeyError, ValueError, TypeError):
-            return DEFAULT_MAX_MESSAGE_BYTES
+            return None
 
     def holder(self, group: str, instance_id: str) -> str | None:
         """Return the member id under which a group knows an instance id, or None.

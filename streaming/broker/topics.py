@@ -10,13 +10,13 @@ from streaming.settings.sections import TopicSettings
 
 @dataclass(frozen=True)
 class Topics:
-    """The three topics, and what fits into the two outputs."""
+    """The three topics, and the largest records of the two outputs, bytes; None: unknown."""
 
     input: Topic
     output: Topic
     dead_letter: Topic
-    max_decision_bytes: int
-    max_dead_letter_bytes: int
+    max_decision_bytes: int | None
+    max_dead_letter_bytes: int | None
 
 
 def prepare_topics(settings: Settings) -> Topics:

@@ -17,7 +17,14 @@ from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate
 from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.group_snapshot import GroupSnapshot
 from streaming.broker.start_offsets import TOPIC_ID
-from streaming.errors import BrokerRefused, BrokerUnavailable, PublishFailed, StreamingError, TopicsChanged
+from streaming.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    MessageTooLarge,
+    PublishFailed,
+    StreamingError,
+    TopicsChanged,
+)
 from streaming.ports import GroupMetadata, Sink
 from streaming.records import NextOffset, OutputRecord
 from streaming.settings.load import Settings
@@ -25,6 +32,7 @@ from streaming.settings.load import Settings
 # 256 KiB and a linger that the flush cuts short: 3x the records/s of the defaults.
 BATCH_BYTES = 262_144
 LINGER_MS = 5
+SMALLEST_BATCH_BYTES = 1024
 # Room for a dead letter as large as any topic takes; the topic's own limit is what counts.
 MAX_REQUEST_BYTES = 110 * 1024 * 1024
 
@@ -66,10 +74,18 @@ class TransactionalProducer(Sink):
         self._thread: DeadlineThread | None = None
         self._producer: Any = None
 
-    def use_topics(self, topics_by_kind: Mapping[str, Topic], max_batch_bytes: int) -> None:
-        """Replace the topics and the largest batch that all of them take, from the next `start` on."""
+    def use_topics(self, topics_by_kind: Mapping[str, Topic], max_batch_bytes: int | None) -> None:
+        """Replace the topics and the largest batch that all of them take, from the next `start` on.
+
+        Parameters
+        ----------
+        topics_by_kind : mapping of str to Topic
+        max_batch_bytes : int or None
+            None where the broker does not tell: then the limit is found by halving after each refusal.
+        """
         self._topics_by_kind = dict(topics_by_kind)
-        self._batch_bytes = max(1, min(BATCH_BYTES, max_batch_bytes))
+        if max_batch_bytes is not None:
+            self._batch_bytes = max(1, min(BATCH_BYTES, max_batch_bytes))
 
     @override
     def start(self) -> None:
@@ -196,7 +212,10 @@ class TransactionalProducer(Sink):
                 else "see the broker's log"
             )
             return BrokerRefused(f"Topic {topic} refuses {_describe(output)} as invalid; {reason}.")
-        return translate_error(error, f"Publishing {_describe(output)} to {topic}")
+        translated = translate_error(error, f"Publishing {_describe(output)} to {topic}")
+        if isinstance(translated, MessageTooLarge):
+            self._batch_bytes = max(SMALLEST_BATCH_BYTES, self._batch_bytes // 2)
+        return translated
 
     def _discard(self) -> None:
         producer, thread = self._producer, self._thread

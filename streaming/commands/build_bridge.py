@@ -1,6 +1,6 @@
 """Builds a bridge of real parts; the only module that knows all of them."""
 
-from collections.abc import Callable
+import structlog
 
 from streaming.bridge.decider import Decider
 from streaming.bridge.group_monitor import GroupMonitor
@@ -18,6 +18,8 @@ from streaming.ports import Classifier
 from streaming.scoring.backoff import Backoff
 from streaming.settings.load import Settings
 from streaming.settings.sections import ServiceSettings
+
+log = structlog.get_logger()
 
 # Waits between attempts to reach the broker again.
 BROKER_BACKOFF = Backoff(0.2, 2.0)
@@ -41,12 +43,12 @@ def build_bridge(settings: Settings, metrics: Metrics, state: BridgeState, class
         {"decision": topics.output, "dead_letter": topics.dead_letter},
         metrics.add_stage_seconds,
     )
+    outputs = _OutputTopics(settings, sink, topics)
     membership = KafkaGroupMembership(settings, topics.input.partitions)
-    publisher = Publisher(source, sink, _size_limits(topics), metrics, state)
+    publisher = Publisher(source, sink, outputs.read_limits, metrics, state)
     pipeline = _build_pipeline(settings, classifier, publisher, metrics)
     monitor = GroupMonitor(source, membership, state, bridge.membership_check_s)
-    refresh = _make_refresh(settings, publisher)
-    recovery = Recovery(source, sink, pipeline, monitor, metrics, state, BROKER_BACKOFF, refresh)
+    recovery = Recovery(source, sink, pipeline, monitor, metrics, state, BROKER_BACKOFF, publisher)
     parts = BridgeParts(source, sink, membership, monitor, pipeline, recovery, metrics, state)
     return Bridge(parts, bridge, settings.service)
 
@@ -70,12 +72,22 @@ def service_backoff(service: ServiceSettings) -> Backoff:
     return Backoff(service.backoff_initial_s, service.backoff_max_s, service.retry_after_max_s)
 
 
-def _size_limits(topics: Topics) -> RecordSizeLimits:
-    return RecordSizeLimits(topics.max_decision_bytes, topics.max_dead_letter_bytes)
+class _OutputTopics:
+    """Looks at the output topics, and keeps the sink in step with them."""
 
+    def __init__(self, settings: Settings, sink: TransactionalProducer, topics: Topics) -> None:
+        self._settings = settings
+        self._sink = sink
+        self._known: Topics | None = topics  # looked at already, for the first call
 
-def _make_refresh(settings: Settings, publisher: Publisher) -> Callable[[], None]:
-    def refresh() -> None:
-        publisher.limits = _size_limits(prepare_topics(settings))
-
-    return refresh
+    def read_limits(self) -> RecordSizeLimits:
+        """Look at the topics again; return the largest records that they take."""
+        topics, self._known = self._known or prepare_topics(self._settings), None
+        limits = RecordSizeLimits(topics.max_decision_bytes, topics.max_dead_letter_bytes)
+        known = [limit for limit in (limits.decision, limits.dead_letter) if limit is not None]
+        if len(known) < 2:
+            log.warning("size_limits_unknown", action="grant DESCRIBE_CONFIGS on the output topics")
+        self._sink.use_topics(
+            {"decision": topics.output, "dead_letter": topics.dead_letter}, min(known, default=None)
+        )
+        return limits

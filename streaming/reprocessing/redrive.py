@@ -98,13 +98,14 @@ def _sorted(
 
 def _back(letter: InputRecord, headers: Mapping[str, bytes], reason: str) -> OutputRecord:
     was_tombstone = reason == "tombstone" and letter.key is not None
+    carried = [(name, value) for name, value in letter.headers if not name.startswith((PREFIX, ORIGIN))]
     origin = {"topic": letter.topic, "partition": letter.partition, "offset": letter.offset}
     return OutputRecord(
         KIND,
         _number(headers.get(f"{PREFIX}partition"), letter.partition),
         letter.key,
         None if was_tombstone else letter.value or b"",
-        [(ORIGIN + name, str(value).encode()) for name, value in origin.items()],
+        [*carried, *((ORIGIN + name, str(value).encode()) for name, value in origin.items())],
     )
 
 

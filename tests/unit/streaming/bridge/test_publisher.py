@@ -2,10 +2,11 @@ import json
 
 import pytest
 
+from streaming.bridge import publisher as publisher_module
 from streaming.bridge.batch import Batch
 from streaming.bridge.publisher import Publisher, RecordSizeLimits
 from streaming.bridge_state import BridgeState
-from streaming.errors import NotInGroup
+from streaming.errors import MessageTooLarge, NotInGroup
 from streaming.observability.metrics import Metrics
 from streaming.records import InputRecord, Outcome, Rejection, ServiceDecision
 from tests.fakes import TOPIC, FakeBroker, FakeSink, FakeSource
@@ -19,7 +20,7 @@ def publish(record: InputRecord, outcome: Outcome, limits: RecordSizeLimits | No
     publisher = Publisher(
         FakeSource(broker),
         FakeSink(broker),
-        limits or RecordSizeLimits(10_000, 10_000),
+        lambda: limits or RecordSizeLimits(20_000, 20_000),
         Metrics(),
         BridgeState(),
     )
@@ -58,25 +59,52 @@ def test_a_dead_letter_keeps_its_bytes_and_says_why() -> None:
     }
 
 
-@pytest.mark.parametrize("key", [None, b"", b"k"])
-def test_a_tombstone_becomes_an_empty_value(key: bytes | None) -> None:
+@pytest.mark.parametrize(("key", "value"), [(None, b""), (b"", None), (b"k", None)])
+def test_a_tombstone_keeps_its_null_where_kafka_takes_it(key: bytes | None, value: bytes | None) -> None:
     (output,) = publish(
         record(key, None), Rejection("parse", "tombstone", "The record has no value.")
     ).outputs
-    assert (output.key, output.value) == (key, b"")
+    assert (output.key, output.value) == (key, value)
+
+
+@pytest.mark.parametrize("outcome", [APPROVED, REFUSED])
+def test_headers_of_the_input_are_carried_on(outcome: Outcome) -> None:
+    headers = [("traceparent", b"00-1"), ("error.offset", b"7")]
+    (output,) = publish(InputRecord(TOPIC, 1, 41, 0, b"k", b"{}", headers), outcome).outputs
+    assert ("traceparent", b"00-1") in output.headers
+    assert ("error.offset", b"7") not in output.headers
+
+
+def test_a_limit_that_no_decision_fits_is_a_fault_of_the_topic() -> None:
+    with pytest.raises(MessageTooLarge, match=r"max\.message\.bytes"):
+        publish(record(), APPROVED, RecordSizeLimits(100, 20_000))
+
+
+def test_a_limit_that_was_low_for_a_moment_files_nothing_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_module, "LIMITS_MAX_AGE_S", 0.0)
+    broker, limits = FakeBroker(), [RecordSizeLimits(20_000, 20_000), RecordSizeLimits(100, 100)]
+    source, sink = FakeSource(broker), FakeSink(broker)
+    publisher = Publisher(source, sink, limits.pop, Metrics(), BridgeState())
+    publisher([(Batch([record()]), [APPROVED])])
+    assert [output.kind for output in broker.outputs] == ["decision"]
+
+
+def test_a_letter_is_kept_whole_where_the_limit_is_not_told() -> None:
+    (output,) = publish(record(value=b"x" * 10**6), REFUSED, RecordSizeLimits(None, None)).outputs
+    assert output.value == b"x" * 10**6
 
 
 def test_a_dead_letter_above_the_topics_limit_goes_without_its_bytes() -> None:
-    (output,) = publish(record(value=b"x" * 10_000), REFUSED, RecordSizeLimits(10_000, 10_000)).outputs
+    (output,) = publish(record(value=b"x" * 20_000), REFUSED, RecordSizeLimits(20_000, 20_000)).outputs
     assert (output.key, output.value) == (None, b"")
     assert dict(output.headers)["error.omitted"] == b"key,value"
     assert dict(output.headers)["error.offset"] == b"41"
 
 
 def test_a_decision_above_the_topics_limit_is_a_dead_letter() -> None:
-    (output,) = publish(record(key=b"k" * 10_000), APPROVED, RecordSizeLimits(10_000, 20_000)).outputs
+    (output,) = publish(record(key=b"k" * 20_000), APPROVED, RecordSizeLimits(20_000, 40_000)).outputs
     assert output.kind == "dead_letter"
-    assert output.key == b"k" * 10_000
+    assert output.key == b"k" * 20_000
     assert dict(output.headers)["error.reason"] == b"decision_too_large"
 
 
@@ -90,7 +118,7 @@ def test_outside_the_group_nothing_is_published() -> None:
     source = FakeSource(broker)
     source.is_joined = False
     publisher = Publisher(
-        source, FakeSink(broker), RecordSizeLimits(10_000, 10_000), Metrics(), BridgeState()
+        source, FakeSink(broker), lambda: RecordSizeLimits(20_000, 20_000), Metrics(), BridgeState()
     )
     with pytest.raises(NotInGroup):
         publisher([(Batch([record()]), [APPROVED])])
