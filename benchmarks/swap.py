@@ -24,6 +24,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from benchmarks.serving import ROOT, Server, machine, server
 from benchmarks.serving_load import Load, generator, put_load
 from benchmarks.streaming_rig import Bridge, Rig, open_rig
 from benchmarks.swap_checks import Checker, Expected, bodies_of, check_decisions, expect, pair_text
+from demo.processes import Process
 
 RESULTS = ROOT / "benchmarks" / "results"
 CONNECTIONS = 64
@@ -57,10 +59,10 @@ def main() -> None:
         if options.rate:
             (folder / "rig").mkdir(exist_ok=True)
             rig = stack.enter_context(open_rig(folder / "rig", ours.url))
-            topic, bridge = stack.enter_context(decide_stream(rig, options))
+            stream = stack.enter_context(decide_stream(rig, options))
         result |= swap_in_turn(ours, url, expected, options.swaps)
         if options.rate:
-            result |= stop_stream(rig, topic, bridge, expected)
+            result |= stop_stream(rig, stream, expected)
     result["load_average_after"] = os.getloadavg()
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "swap.json").write_text(json.dumps(result, indent=2, default=str))
@@ -106,24 +108,36 @@ def train(variables: dict[str, str], *arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def decide_stream(rig: Rig, options: argparse.Namespace) -> Iterator[tuple[str, Bridge]]:
+def decide_stream(rig: Rig, options: argparse.Namespace) -> Iterator[Stream]:
     """Run a bridge and a replay beside everything else."""
     topic = rig.topic()
     bridge = rig.bridge(topic)
     with bridge.process:
         replay = rig.replay(topic, 100_000_000, options.rate, wait=False)
         try:
-            yield topic, bridge
+            yield Stream(topic, bridge, replay)
         finally:
             replay.stop()
 
 
-def stop_stream(rig: Rig, topic: str, bridge: Bridge, expected: Expected) -> dict[str, Any]:
-    """Return what the bridge decided, checked."""
-    time.sleep(1.0)
-    metrics = bridge.metrics()
-    dead = sum(value for name, value in metrics.items() if name.startswith("bridge_dead_letters_total"))
-    return {"bridge": {**check_decisions(rig, topic, expected), "dead_letters": dead}}
+@dataclass
+class Stream:
+    """A topic, what fills it and what decides it."""
+
+    topic: str
+    bridge: Bridge
+    replay: Process
+
+
+def stop_stream(rig: Rig, stream: Stream, expected: Expected) -> dict[str, Any]:
+    """Return what the bridge decided, checked, once it has decided all that was sent."""
+    stream.replay.stop()
+    decided = -1.0
+    while decided != (decided := stream.bridge.decided()):
+        time.sleep(2.0)
+    found = stream.bridge.metrics().items()
+    dead = sum(value for name, value in found if name.startswith("bridge_dead_letters_total"))
+    return {"bridge": {**check_decisions(rig, stream.topic, expected), "dead_letters": dead}}
 
 
 def swap_in_turn(ours: Server, url: str, expected: Expected, swaps: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from training.registry.stored_pairs import (
     STORE_NETWORK,
     STORE_TREES,
     complete_pairs,
+    count_versions,
     delete_pair,
     free_version,
     model_folder,
@@ -136,9 +137,9 @@ def _import_anew(registry: Registry, release: Release) -> Pair:
 
 
 def _delete_old(record: StoreRecord, keep: int) -> None:
-    newest_first = [pair.version for pair in complete_pairs()]
-    if len(newest_first) <= keep:
+    if count_versions() <= keep:
         return
+    newest_first = [pair.version for pair in complete_pairs()]
     packed = _packed_versions()
     if packed is None:
         return

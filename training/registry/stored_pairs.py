@@ -35,6 +35,11 @@ def complete_pairs() -> list[Pair]:
     ]
 
 
+def count_versions() -> int:
+    """Return how many versions of the trees are in the store, without reading any."""
+    return len(_folders(STORE_TREES))
+
+
 def model_folder(name: str, version: str) -> Path:
     """Return the folder of a stored model's files; raises StoreError when there is none."""
     import bentoml
