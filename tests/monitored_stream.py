@@ -109,19 +109,21 @@ def tell(
 def _decide(rng: random.Random, is_fraud: bool, catch: float) -> str:
     if rng.random() < (catch if is_fraud else 0.01):
         return rng.choice(("review", "decline"))
-    return "approve"
+    return "costly" if rng.random() < 0.03 else "approve"
 
 
 def _decision(
     rng: random.Random, name: str, kind: str, release: str, source: dict[str, Any], is_fraud: bool
 ) -> dict[str, Any]:
+    by_loss = kind == "costly"  # reviewed for its expected loss: no model is alarmed
+    kind = "review" if by_loss else kind
     return {
         "transaction_id": name,
         "decision": kind,
-        "is_fraud": kind != "approve",
+        "is_fraud": kind != "approve" and not by_loss,
         "fraud_probability": rng.random() * (0.9 if is_fraud else 0.1),
         "risk_level": {"approve": "LOW", "review": "MEDIUM", "decline": "HIGH"}[kind],
-        "raised_by": ["xgboost"] if kind != "approve" else [],
+        "raised_by": ["expected_loss"] if by_loss else ["xgboost"] if kind != "approve" else [],
         "scores": {"neural_net": rng.random(), "xgboost": rng.random()},
         "release": release,
         "models": {},

@@ -11,7 +11,7 @@ from tests.monitored_stream import Sent
 
 Z = 1.959963984540054
 RANK = {"chargeback": 0, "investigation": 1, "control": 2}
-ALARMS = ("review", "decline")
+ALARMS = ("review", "decline")  # "costly" is a review for its expected loss alone
 
 
 class Case(NamedTuple):
@@ -53,7 +53,8 @@ def cases(records: Iterable[Sent]) -> list[Case]:
         else:
             source = value["source"]["partition"], value["source"]["offset"]
             role = "champion" if one.stream == "decisions" else "challenger"
-            decisions[source].setdefault(role, (value["release"], value["decision"]))
+            decision = value["decision"] if value["is_fraud"] or value["decision"] == "approve" else "costly"
+            decisions[source].setdefault(role, (value["release"], decision))
     found = []
     for source, (at_ms, amount, name) in transactions.items():
         given = labels.get(name, [])
@@ -103,20 +104,21 @@ def window(
         "recall": wilson(len(caught), len(frauds)),
         "precision": wilson(len(caught), sum(is_alarm(c) for c in labelled)),
         "fraud_rate": wilson(len(frauds), len(mine)),
-        "cost_saved": _cost_saved(mine, is_alarm, cost),
+        "cost_saved": _cost_saved(mine, lambda c: c.decisions[role][1] != "approve", cost),
+        "reviews": sum(c.decisions[role][1] in {"review", "costly"} for c in mine),
         "control": _control(mine, is_alarm),
         "amount_bands": _bands(mine),
     }
 
 
-def _cost_saved(mine: Sequence[Case], is_alarm: Any, cost: float) -> dict[str, Any]:
+def _cost_saved(mine: Sequence[Case], is_handled: Any, cost: float) -> dict[str, Any]:
     frauds = [c for c in mine if c.is_fraud]
     at_risk = math.fsum(c.amount for c in frauds)
     if not at_risk:
         return {"value": None, "low": None, "high": None, "n": 0}
 
     def lost(case: Case) -> float:
-        return cost if is_alarm(case) else case.amount if case.is_fraud else 0.0
+        return cost if is_handled(case) else case.amount if case.is_fraud else 0.0
 
     share = math.fsum(lost(c) for c in mine) / at_risk
     influence = [(lost(c) - share * (c.amount if c.is_fraud else 0.0)) / at_risk for c in mine]
@@ -179,10 +181,16 @@ def paired(
 
     frauds = [c for c in both if c.is_fraud]
     labelled = [c for c in both if c.is_fraud is not None]
-    pairs = Counter(f"{c.decisions['champion'][1]}/{c.decisions['challenger'][1]}" for c in both)
+    pairs = Counter(
+        "/".join(c.decisions[role][1].replace("costly", "review") for role in ("champion", "challenger"))
+        for c in both
+    )
     judged = [[c for c in labelled if alarms(c)[side]] for side in (0, 1)]
     shares = [sum(bool(c.is_fraud) for c in of) / len(of) if of else math.nan for of in judged]
-    saved = [_cost_saved(both, lambda c, side=side: alarms(c)[side], cost) for side in (0, 1)]
+    saved = [
+        _cost_saved(both, lambda c, role=role: c.decisions[role][1] != "approve", cost)
+        for role in ("champion", "challenger")
+    ]
     return {
         "compared": len(both),
         "agreement": {key: count for key, count in pairs.items()},  # noqa: C416

@@ -83,6 +83,8 @@ def _progress(document: dict[str, Any]) -> Iterator[Metric]:
     newest = [((), as_of / 1000 if as_of else None)]
     yield _gauge("stream_timestamp_seconds", "Newest transaction seen", newest)
     yield _gauge("state_bytes", "Size of the database", [((), counts["state_bytes"])])
+    yield _gauge("disk_bytes", "Size of the volume with the database", [((), counts["disk_bytes"])])
+    yield _gauge("disk_free_bytes", "Free bytes of that volume", [((), counts["disk_free_bytes"])])
     waiting = [((), counts["labels_waiting"])]
     yield _gauge("labels_waiting", "Labels whose transaction was not seen yet", waiting)
     expired = [((), counts["labels_expired"])]
@@ -115,7 +117,7 @@ def _quality(releases: list[dict[str, Any]]) -> Iterator[Metric]:
         ((*who, decision), count)
         for who, window in windows
         for decision, count in (
-            ("approve", window["decisions"] - window["alarms"]),
+            ("approve", window["decisions"] - window["reviews"] - window["declines"]),
             ("review", window["reviews"]),
             ("decline", window["declines"]),
         )

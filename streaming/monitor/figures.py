@@ -17,9 +17,7 @@ from streaming.monitor.intervals import (
     unknown,
     weighted_shares,
 )
-from streaming.monitor.observations import DECISIONS
-
-APPROVE, REVIEW, DECLINE = range(3)
+from streaming.monitor.observations import APPROVE, DECISIONS, DECLINE, REVIEW, UNALARMED_REVIEW
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,10 @@ def _among(decision: int, decisions: Sequence[int]) -> bool:
     return not decisions or decision in decisions
 
 
+# A model is alarmed: what recall, precision and alarm rate are about, as in training. Handled costs.
 ALARMS = (REVIEW, DECLINE)
+HANDLED = (REVIEW, DECLINE, UNALARMED_REVIEW)
+REVIEWS = (REVIEW, UNALARMED_REVIEW)
 
 
 def add_up(connection: sqlite3.Connection, where: Slice) -> Sums:
@@ -129,11 +130,11 @@ def window_figures(sums: Sums, how: Judgement) -> dict[str, Any]:
     return {
         "decisions": decided,
         "alarms": alarms,
-        "reviews": sums.decided(REVIEW),
+        "reviews": sums.decided(*REVIEWS),
         "declines": sums.decided(DECLINE),
         "labels": _labels(sums),
         "alarm_rate": share(alarms, decided, z)._asdict(),
-        "review_load": share(sums.decided(REVIEW), decided, z)._asdict(),
+        "review_load": share(sums.decided(*REVIEWS), decided, z)._asdict(),
         "recall": recall(sums, z)._asdict(),
         "precision": precision(sums, z)._asdict(),
         "fraud_rate": share(sums.frauds(), decided, z)._asdict(),
@@ -155,24 +156,24 @@ def precision(sums: Sums, z: float) -> Figure:
 
 
 def cost_saved(sums: Sums, how: Judgement) -> Figure:
-    """Return which part of the labelled frauds' amount was saved, alarms paid for.
+    """Return which part of the labelled frauds' amount was saved, reviews and declines paid for.
 
-    ``1 - (missed amount + review cost * alarms) / amount of all labelled frauds``, as ``training`` has it.
+    ``1 - (missed amount + review cost * handled) / amount of all labelled frauds``, as ``training`` has it.
     """
     frauds = [one for one in sums.labelled if one.fraud]
     at_risk = sum(one.amount for one in frauds)
     if at_risk <= 0:
         return unknown()
-    cost, alarms = how.review_cost, sums.decided(*ALARMS)
+    cost, handled = how.review_cost, sums.decided(*HANDLED)
     missed = sum(one.amount for one in frauds if one.decision == APPROVE)
-    lost = (missed + cost * alarms) / at_risk
+    lost = (missed + cost * handled) / at_risk
     squares = 0.0
     for one in frauds:
         if one.decision == APPROVE:
             squares += (1 - lost) ** 2 * one.square
         else:
             squares += cost**2 * one.count - 2 * cost * lost * one.amount + lost**2 * one.square
-    others = alarms - sums.frauds(*ALARMS)
+    others = handled - sums.frauds(*HANDLED)
     squares = (squares + cost**2 * others) / at_risk**2
     return linearised(1 - lost, squares, sums.frauds(), how.z)
 
@@ -203,7 +204,7 @@ def _control(sums: Sums, confidence: float) -> dict[str, Any]:
     """
     sample = [one for one in sums.labelled if one.control]
     strata = []
-    for decisions in (ALARMS, (APPROVE,)):
+    for decisions in (ALARMS, (APPROVE, UNALARMED_REVIEW)):
         of = [one for one in sample if one.decision in decisions]
         frauds = sum(one.count for one in of if one.fraud)
         strata.append((sums.decided(*decisions), sum(one.count for one in of), frauds))
@@ -240,7 +241,7 @@ def paired_figures(sums: Sums, how: Judgement) -> dict[str, Any]:
     """Return what is said about two releases on the same transactions: challenger minus champion."""
     agreement = {f"{first}/{second}": 0 for first in DECISIONS for second in DECISIONS}
     for (code, _), count in sums.counts.items():
-        agreement[f"{DECISIONS[code // 3]}/{DECISIONS[code % 3]}"] += count
+        agreement["/".join(_name(one) for one in divmod(code, CODES))] += count
     compared = sums.decided()
     only = [sums.decided(*codes) for codes in (ONLY_CHAMPION, ONLY_CHALLENGER)]
     caught = [sums.frauds(*codes) for codes in (ONLY_CHAMPION, ONLY_CHALLENGER)]
@@ -263,17 +264,26 @@ def paired_figures(sums: Sums, how: Judgement) -> dict[str, Any]:
     }
 
 
-def _codes(champion: bool, challenger: bool) -> tuple[int, ...]:
+CODES = 4
+
+
+def _name(decision: int) -> str:
+    return DECISIONS[REVIEW if decision == UNALARMED_REVIEW else decision]
+
+
+def _codes(kinds: tuple[int, ...], champion: bool, challenger: bool) -> tuple[int, ...]:
+    """Return the pairs of decisions in which each is, or is not, one of these kinds."""
     return tuple(
-        3 * first + second
-        for first in range(3)
-        for second in range(3)
-        if (first != APPROVE) == champion and (second != APPROVE) == challenger
+        CODES * first + second
+        for first in range(CODES)
+        for second in range(CODES)
+        if (first in kinds) == champion and (second in kinds) == challenger
     )
 
 
-ONLY_CHAMPION, ONLY_CHALLENGER = _codes(True, False), _codes(False, True)
-BY_CHAMPION, BY_CHALLENGER = (*ONLY_CHAMPION, *_codes(True, True)), (*ONLY_CHALLENGER, *_codes(True, True))
+ONLY_CHAMPION, ONLY_CHALLENGER = _codes(ALARMS, True, False), _codes(ALARMS, False, True)
+BY_BOTH = _codes(ALARMS, True, True)
+BY_CHAMPION, BY_CHALLENGER = (*ONLY_CHAMPION, *BY_BOTH), (*ONLY_CHALLENGER, *BY_BOTH)
 
 
 def _precision_difference(sums: Sums, z: float) -> Figure:
@@ -298,7 +308,7 @@ def _cost_difference(sums: Sums, how: Judgement) -> Figure:
     if at_risk <= 0:
         return unknown()
     cost = how.review_cost
-    more = {**dict.fromkeys(ONLY_CHAMPION, -1), **dict.fromkeys(ONLY_CHALLENGER, 1)}
+    more = dict.fromkeys(_codes(HANDLED, True, False), -1) | dict.fromkeys(_codes(HANDLED, False, True), 1)
     saved = sum(more.get(one.decision, 0) * one.amount for one in frauds)
     paid = cost * sum(more.get(code, 0) * count for (code, _), count in sums.counts.items())
     value = (saved - paid) / at_risk

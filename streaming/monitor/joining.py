@@ -175,7 +175,7 @@ class Joiner:
         if len(found) == PAIR:
             first, second = found
             pair = self.releases.pair(first.release, second.release)
-            found.append(Judged(PAIR, pair, 3 * first.decision + second.decision, int(at_ms), amount))
+            found.append(Judged(PAIR, pair, 4 * first.decision + second.decision, int(at_ms), amount))
         return found
 
     def relabel(self, changes: Sequence[tuple[int, Verdict | None, Verdict | None]]) -> set[int]:

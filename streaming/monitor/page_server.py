@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, ProcessCollector, generate_latest
 
 from streaming.errors import SettingsError
 from streaming.monitor.exposition import QualityCollector
@@ -51,6 +51,7 @@ class PageServer:
     def __init__(self, host: str, port: int, view: View) -> None:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(QualityCollector(view))
+        ProcessCollector(registry=registry)
         try:
             self._server = ThreadingHTTPServer((host, port), _handler(view, registry))
         except OSError as error:

@@ -1,6 +1,7 @@
 """Works out ``/quality.json``, which is all that the page and the metrics show."""
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -261,6 +262,7 @@ class Reporter:
         for name, stream, outcome, count in rows:
             if name == "records":
                 records[stream][outcome] = count
+        disk = shutil.disk_usage(self._settings.state)
         return {
             "records": dict(records),
             "missed": {stream: count for name, stream, _, count in rows if name == "missed"},
@@ -269,4 +271,6 @@ class Reporter:
             "labels_expired": sum(count for name, _, _, count in rows if name == "labels_expired"),
             "alarms": dict.fromkeys(KINDS, 0) | {of: n for name, _, of, n in rows if name == "alarms"},
             "state_bytes": self._state.database.size,
+            "disk_bytes": disk.total,
+            "disk_free_bytes": disk.free,
         }

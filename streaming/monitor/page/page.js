@@ -111,9 +111,9 @@ function showShadow(shadow) {
   if (!shadow) return;
   const found = shadow.windows[chosen] || shadow.windows.since_release;
   get("shadow-text").textContent = `Release ${shadow.challenger} decided ${count(found.compared)} transactions that release ${shadow.champion} decided too; ` +
-    `${count(found.only_champion_alarms)} alarms were raised by the champion alone, ${count(found.only_challenger_alarms)} by the challenger alone.`;
+    `${count(found.only_champion_alarms)} alarms were raised by the champion alone, ${count(found.only_challenger_alarms)} by the challenger alone. Below, rows are the champion's decisions, columns the challenger's.`;
   const kinds = ["approve", "review", "decline"];
-  fill("agreement", ["Champion \\ challenger", ...kinds], kinds.map((a) =>
+  fill("agreement", ["", ...kinds], kinds.map((a) =>
     [a, ...kinds.map((b) => make("td", count(found.agreement[`${a}/${b}`]), {"data-pair": `${a}/${b}`}))]));
   fill("differences", ["Challenger − champion", "Difference"], Object.entries(found.differences).map(([name, figure]) =>
     [name.replace("_", " "), cell(figure, `difference.${name}`, "pair")]));
