@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from streaming.monitor.alarms import KINDS, Alarm, Bounds, Recent, advise, drift_alarm, judge_quality
-from streaming.monitor.cells import ARRIVAL, DAY_MS, FINE, TOTAL
+from streaming.monitor.cells import ARRIVAL, DAY, DAY_MS, FINE, TOTAL
 from streaming.monitor.figures import (
     ALARMS,
     Judgement,
@@ -72,8 +72,8 @@ class Reporter:
         """
         as_of_ms = self._state.as_of_ms
         running = [one for role in (CHAMPION, CHALLENGER) for one in self.running(role)]
-        current = {one.role: one for one in reversed(running)}
-        drift = list(self._drift())
+        current = self.current(running)
+        drift = list(self._drift(current))
         alarms = [alarm for one in current.values() for alarm in self._judge(one)]
         alarms += [
             drift_alarm(
@@ -89,7 +89,7 @@ class Reporter:
             "generated_at_ms": now_ms,
             "as_of_ms": as_of_ms or None,
             "retraining": self._advice(alarms, champion)._asdict(),
-            "releases": [self._release(one, is_current=current[one.role] is one) for one in running],
+            "releases": [self._release(one, is_current=current.get(one.role) is one) for one in running],
             "shadow": self._shadow(current),
             "drift": [{key: value for key, value in one.items() if key != "role_number"} for one in drift],
             "alarms": self._alarms(),
@@ -105,14 +105,37 @@ class Reporter:
         }
 
     def running(self, role: int) -> list[Running]:
-        """Return the releases of a role, the one that decides now first."""
+        """Return the releases of a role, the latest first."""
         rows = self._connection.execute(
             "SELECT release, name, min(start), max(start) FROM decided JOIN releases ON id = release "
-            "WHERE level = ? AND role = ? GROUP BY release ORDER BY max(start) DESC, release DESC LIMIT ?",
-            (FINE, role, RELEASES_SHOWN),
-        )
+            "WHERE level = ? AND role = ? GROUP BY release ORDER BY max(start) DESC, release DESC",
+            (DAY, role),
+        ).fetchall()
+        found = [self._timed(role, *row) for row in rows[: 2 * RELEASES_SHOWN]]
+        # Two releases may share their last day; within it the slices tell which came later.
+        found.sort(key=lambda one: (one.until_ms, one.number), reverse=True)
+        return found[:RELEASES_SHOWN]
+
+    def _timed(self, role: int, number: int, name: str, first_day: int, last_day: int) -> Running:
+        first, last = self._connection.execute(
+            "SELECT min(start), max(start) FROM decided WHERE level = ? AND role = ? AND release = ?",
+            (FINE, role, number),
+        ).fetchone()
         width = self._settings.bucket_s * 1000
-        return [Running(role, number, name, first, last + width) for number, name, first, last in rows]
+        if first is None:  # only its days are kept
+            return Running(role, number, name, first_day, last_day + DAY_MS)
+        # Older slices are gone where the release began on an earlier day than the oldest that is left.
+        since = first if first < first_day + DAY_MS else first_day
+        return Running(role, number, name, since, last + width)
+
+    def current(self, running: list[Running]) -> dict[int, Running]:
+        """Return the release that each role decides with now; a challenger that stands still is none."""
+        found: dict[int, Running] = {}
+        for one in running:
+            is_idle = one.until_ms < self._state.as_of_ms - self._settings.stale_after_s * 1000
+            if one.role not in found and not (one.role == CHALLENGER and is_idle):
+                found[one.role] = one
+        return found
 
     def _promise(self, one: Running) -> Promise:
         return read_promise(self._state.document(one.role, one.name))
@@ -189,8 +212,10 @@ class Reporter:
         )
         yield from judge_quality(one.role, one.name, recent, bounds)
 
-    def _drift(self) -> Iterator[dict[str, Any]]:
+    def _drift(self, current: dict[int, Running]) -> Iterator[dict[str, Any]]:
         for kept in self._state.drift().values():
+            if kept.role not in current or current[kept.role].name != kept.release:
+                continue
             for finding in json.loads(kept.findings):
                 yield {
                     "role": ROLES[kept.role],
