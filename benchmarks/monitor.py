@@ -1,12 +1,12 @@
-"""How many records a second the monitor takes in, with how much memory and disk, and how SQLite compares.
+"""How many records a second the monitor takes in, with how much memory and disk; SQLite against others.
 
 Run it with ``python -m benchmarks.monitor``. Three parts:
 
-- drain: topics are filled with transactions, decisions and labels, then the monitor reads them from the beginning;
-  records a second of wall time, seconds of one core, and memory at a tenth, at half and at the end;
+- drain: topics are filled with transactions, decisions and labels, then the monitor reads them from their
+  beginning; records a second of wall time and of one core, and memory at a tenth, at half and at the end;
 - disk: bytes a transaction takes, and what 90 days at 1,000 a second take by that;
-- stores: the monitor's access pattern on SQLite, LMDB and RocksDB, where the packages ``lmdb`` and ``rocksdict`` are
-  installed (the monitor itself needs neither).
+- stores: the monitor's access pattern on SQLite, LMDB and RocksDB, where the packages ``lmdb`` and
+  ``rocksdict`` are installed (the monitor itself needs neither).
 """
 
 import argparse
@@ -118,8 +118,8 @@ def _measure(world: MonitorWorld, total: int, transactions: int) -> None:
     world.monitor.stop()
     size = sum(file.stat().st_size for file in (world.folder / "state").glob("monitor.sqlite*"))
     console.print(
-        f"{size / transactions:.0f} bytes on disk a transaction: {size / transactions * NINETY_DAYS / 1e9:,.0f} GB for "
-        "90 days at 1,000 a second"
+        f"{size / transactions:.0f} bytes on disk a transaction: "
+        f"{size / transactions * NINETY_DAYS / 1e9:,.0f} GB for 90 days at 1,000 a second"
     )
 
 

@@ -1,8 +1,8 @@
 """The monitor's access pattern on three embedded stores.
 
-A batch: 5,000 rows by source, 5,000 entries by hashed id, 5,000 rows read and written again as their decisions
-come, 20 labels that look up an id and its row, the offsets; all in one transaction. SQLite twice: with one table
-of ids, and with a table a "day" of half a million, as the monitor has it.
+A batch: 5,000 rows by source, 5,000 entries by hashed id, 5,000 rows read and written again as their
+decisions come, 20 labels that look up an id and its row, the offsets; all in one transaction. SQLite twice:
+with one table of ids, and with a table a "day" of half a million, as the monitor has it.
 """
 
 import hashlib
