@@ -22,6 +22,7 @@ from bentos.compat.bounded_optimizer import bound_wait
 from bentos.compat.gc_freeze import freeze_after_startup
 from bentos.compat.metrics_dir import use_own_metrics_dir
 from bentos.compat.model_store import models_folder, models_of_bento, packed_version
+from bentos.compat.process_role import is_worker
 from bentos.compat.startup_check import check_all_assumptions
 from bentos.errors import StartError
 from bentos.gateway.app import GatewayApp, GatewayBackend
@@ -113,7 +114,8 @@ class GatewayService(ConfiguredService):
             }
         )
         try:
-            check_all_assumptions()
+            if not is_worker():  # a worker would write the histogram that is tried into the metrics
+                check_all_assumptions()
             pair = self._find_pair(settings)
         except StartError as error:
             _give_up(str(error), error.exit_code)

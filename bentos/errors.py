@@ -17,7 +17,9 @@
         ├── BodyTooLargeError           413
         ├── ListTooLongError            413
         ├── MediaTypeError              415
+        ├── DefectError                 500
         └── UnavailableError            503, with Retry-After
+            ├── NotReadyError
             ├── OverloadedError
             └── RunnerUnavailableError
                 └── ScoringFailedError  a defect: nothing that waiting mends
@@ -195,6 +197,18 @@ class MediaTypeError(RequestError):
     reason = "media_type"
 
 
+class DefectError(RequestError):
+    """Code is at fault; the log holds the traceback."""
+
+    status = 500
+    reason = "defect"
+
+    @property
+    def headers(self) -> Headers:
+        """Close: nobody knows how much of the request was read."""
+        return [(b"connection", b"close")]
+
+
 class UnavailableError(RequestError):
     """Not now; worth trying again after `retry_after_s`."""
 
@@ -209,6 +223,12 @@ class UnavailableError(RequestError):
     def headers(self) -> Headers:
         """Say when to come back."""
         return [(b"retry-after", str(self.retry_after_s).encode())]
+
+
+class NotReadyError(UnavailableError):
+    """A runner does not answer."""
+
+    reason = "not_ready"
 
 
 class OverloadedError(UnavailableError):

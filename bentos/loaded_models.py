@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 WARM_UP_ROWS = (1, 2, 64, 1024)
+# Keeps the log-odds of a certain score finite.
+EPSILON = 1e-7
 
 
 class LoadedModel(Protocol):
@@ -28,7 +30,7 @@ class LoadedModel(Protocol):
         """Return one score in [0, 1] per row of raw features."""
 
     def contributions(self, features: Rows) -> Rows:
-        """Return per row and feature the log-odds it added to the score."""
+        """Return float32 [n, 31]: the log-odds that each feature added to the score, then the base value."""
 
 
 class NetworkModel(LoadedModel):
@@ -45,7 +47,12 @@ class NetworkModel(LoadedModel):
     @override
     def contributions(self, features: Rows) -> Rows:
         contributions: Rows = self._attribution.run(None, {"features": features})[0]
-        return contributions
+        if contributions.shape[1] > len(FEATURE_NAMES):
+            return contributions
+        # Releases before the base value was exported: what the contributions leave of the log-odds.
+        scores = np.clip(self.score(features).astype(np.float64), EPSILON, 1 - EPSILON)
+        base = np.log(scores / (1 - scores)) - contributions.sum(axis=1)
+        return np.column_stack([contributions, base]).astype(np.float32)
 
 
 class TreesModel(LoadedModel):
@@ -67,8 +74,8 @@ class TreesModel(LoadedModel):
     @override
     def contributions(self, features: Rows) -> Rows:
         matrix = self._matrix(features, feature_names=self._booster.feature_names)
-        with_bias: Rows = self._booster.predict(matrix, pred_contribs=True)
-        return with_bias[:, : len(FEATURE_NAMES)]
+        contributions: Rows = self._booster.predict(matrix, pred_contribs=True)
+        return contributions
 
 
 def load_network(store: ModelStore, version: str, *, threads: int) -> LoadedModel:

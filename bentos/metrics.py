@@ -6,6 +6,7 @@ lists and written out many at once, at the latest every second and before a scra
 
 from __future__ import annotations
 
+import json
 from collections import Counter as Tally
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from bentos.compat.bulk_histogram import BulkHistogram
+from bentos.policy import Alarm
 
 if TYPE_CHECKING:
+    from bentos.classify.classifier import DecisionMessage
     from bentos.policy import Floats
     from bentos.releases.release import Release
 
@@ -44,6 +47,7 @@ SCORE_BUCKETS = (
     1.0,
 )
 DECISIONS = ("approve", "review", "decline")
+STAGES = ("receive", "decode", "queue", "runners", "policy", "encode")
 # Every status and reason there is: each series starts at 0, since `rate` ignores the first value of one.
 STATUSES = ("200", "400", "408", "413", "415", "500", "503")
 REASONS = (
@@ -60,6 +64,7 @@ REASONS = (
     "body_too_large",
     "list_too_long",
     "media_type",
+    "not_ready",
     "overloaded",
     "runner_unavailable",
     "scoring_failed",
@@ -87,15 +92,34 @@ class Metrics:
             "requests", "Requests to /classify that were authorized, by status.", ["status"], **to
         )
         self._refused = Counter("refused", "Requests not decided, by reason.", ["reason"], **to)
-        self._transactions = Counter("transactions", "Transactions decided.", **to)
+        self._transactions = Counter("transactions", "Transactions decided and answered.", **to)
         self._decisions = Counter(
-            "decisions", "Decisions by kind and release.", ["decision", "release"], **to
+            "decisions", "Decisions answered, by kind and release.", ["decision", "release"], **to
+        )
+        self._alarms = Counter(
+            "alarms",
+            "Transactions reviewed or declined, by what raised them.",
+            ["raised_by", "release"],
+            **to,
         )
         self._seconds = BulkHistogram(
-            "request_seconds", "Time to answer /classify.", buckets=SECONDS_BUCKETS, **to
+            "request_seconds",
+            "Time from a body's last byte to its decisions; without reasons.",
+            buckets=SECONDS_BUCKETS,
+            **to,
+        )
+        self._explain_seconds = BulkHistogram(
+            "explain_request_seconds",
+            "Time from a body's last byte to its decisions with reasons.",
+            buckets=SECONDS_BUCKETS,
+            **to,
         )
         self._stages = BulkHistogram(
-            "stage_seconds", "Time spent by stage.", ["stage"], buckets=SECONDS_BUCKETS, **to
+            "stage_seconds",
+            "Time spent in each stage that was reached; receive includes the caller's sending.",
+            ["stage"],
+            buckets=SECONDS_BUCKETS,
+            **to,
         )
         self._batch_rows = BulkHistogram(
             "batch_rows", "Transactions in one call to the runners.", buckets=ROWS_BUCKETS, **to
@@ -126,12 +150,15 @@ class Metrics:
             "release_swaps", "Changes of releases while serving, by outcome.", ["outcome"], **to
         )
         self._start_at_zero()
-        self._pending_times: list[tuple[int, float, float, float, float]] = []
+        self._pending_statuses: Tally[int] = Tally()
+        self._pending_times: list[tuple[bool, float, float, float]] = []
+        self._pending_receive_times: list[float] = []
         self._pending_batches: list[tuple[int, int, float, float, float]] = []
         self._pending_probabilities: list[Floats] = []
         self._pending_scores: tuple[list[Floats], list[Floats]] = ([], [])
         self._pending_rows = 0
         self._decided: Tally[tuple[str, str]] = Tally()
+        self._raised: Tally[tuple[bytes, str]] = Tally()
         self._served: tuple[str, str, str] | None = None
 
     def set_release(self, release: Release) -> None:
@@ -142,6 +169,8 @@ class Metrics:
         self._release.labels(*self._served).set(1)
         for decision in DECISIONS:
             self._decisions.labels(decision, release.number)
+        for alarm in Alarm:
+            self._alarms.labels(str(alarm.name).lower(), release.number)
 
     def count_swap(self, outcome: str) -> None:
         """Count a change of releases: ``swapped``, or ``refused``."""
@@ -156,16 +185,36 @@ class Metrics:
             self._refused.labels(reason)
         for outcome in ("swapped", "refused"):
             self._swaps.labels(outcome)
+        for stage in STAGES:
+            self._stages.labels(stage)
+        for model in ("neural_net", "xgboost"):
+            self._scores.labels(model)
 
     def set_runner_up(self, runner: str, is_up: bool) -> None:
         """Show whether `runner` answers."""
         self._runner_up.labels(runner).set(is_up)
 
+    def count_request(self, status: int, receive_s: float | None) -> None:
+        """Count one authorized request; `receive_s` is None where its body was not read to the end."""
+        self._pending_statuses[status] += 1
+        if receive_s is not None:
+            self._pending_receive_times.append(receive_s)
+
     def record_answer(
-        self, status: int, total_s: float, receive_s: float, decode_s: float, encode_s: float
+        self,
+        decisions: Sequence[DecisionMessage],
+        *,
+        is_explained: bool,
+        total_s: float,
+        decode_s: float,
+        encode_s: float,
     ) -> None:
-        """Count one answer and collect its times; a stage that was not reached took 0 s."""
-        self._pending_times.append((status, total_s, receive_s, decode_s, encode_s))
+        """Count what was decided and answered, and collect the times that it took."""
+        for decision in decisions:
+            self._decided[decision.decision, decision.release] += 1
+            if decision.decision != "approve":
+                self._raised[bytes(decision.raised_by), decision.release] += 1
+        self._pending_times.append((is_explained, total_s, decode_s, encode_s))
         if len(self._pending_times) >= MAX_PENDING:
             self.flush()
 
@@ -179,40 +228,45 @@ class Metrics:
         """Collect the size and times of one call to the runners; `queue_s` is its longest wait."""
         self._pending_batches.append((rows, requests, queue_s, runners_s, policy_s))
 
-    def record_scores(
-        self,
-        release: str,
-        neural_net: Floats,
-        xgboost: Floats,
-        probability: Floats,
-        counts: Sequence[int],
-    ) -> None:
-        """Collect scores, and the number of approvals, reviews and declines among them."""
+    def record_scores(self, neural_net: Floats, xgboost: Floats, probability: Floats) -> None:
+        """Collect scores and what they say together."""
         self._pending_scores[0].append(neural_net)
         self._pending_scores[1].append(xgboost)
         self._pending_probabilities.append(probability)
-        for decision, number in zip(DECISIONS, counts, strict=True):
-            self._decided[decision, release] += number
         self._pending_rows += len(probability)
         if self._pending_rows >= MAX_PENDING:
             self.flush()
 
     def flush(self) -> None:
         """Write out what was collected; called before a scrape and every second."""
-        self._flush_times()
+        self._flush_requests()
+        self._flush_decisions()
         self._flush_batches()
         self._flush_scores()
 
-    def _flush_times(self) -> None:
+    def _flush_requests(self) -> None:
+        for status, number in self._pending_statuses.items():
+            self._requests.labels(str(status)).inc(number)
+        self._pending_statuses.clear()
+        self._stages.labels("receive").observe_many(self._pending_receive_times)
+        self._pending_receive_times = []
+
+    def _flush_decisions(self) -> None:
         pending, self._pending_times = self._pending_times, []
         if not pending:
             return
-        statuses, totals, *stages = zip(*pending, strict=True)
-        for status, number in Tally(statuses).items():
-            self._requests.labels(str(status)).inc(number)
-        self._seconds.observe_many(totals)
-        for stage, times in zip(("receive", "decode", "encode"), stages, strict=True):
-            self._stages.labels(stage).observe_many(times)
+        for is_explained, histogram in ((False, self._seconds), (True, self._explain_seconds)):
+            histogram.observe_many([total for explained, total, *_ in pending if explained == is_explained])
+        for position, stage in ((2, "decode"), (3, "encode")):
+            self._stages.labels(stage).observe_many([times[position] for times in pending])
+        for (decision, release), number in self._decided.items():
+            self._decisions.labels(decision, release).inc(number)
+        self._transactions.inc(self._decided.total())
+        for (raised_by, release), number in self._raised.items():
+            for alarm in json.loads(raised_by):
+                self._alarms.labels(alarm, release).inc(number)
+        self._decided.clear()
+        self._raised.clear()
 
     def _flush_batches(self) -> None:
         pending, self._pending_batches = self._pending_batches, []
@@ -230,9 +284,5 @@ class Metrics:
         for model, pending in zip(("neural_net", "xgboost"), self._pending_scores, strict=True):
             self._scores.labels(model).observe_many(np.concatenate(pending))
         self._probability.observe_many(np.concatenate(self._pending_probabilities))
-        for (decision, release), number in self._decided.items():
-            self._decisions.labels(decision, release).inc(number)
-        self._transactions.inc(self._pending_rows)
         self._pending_scores, self._pending_probabilities = ([], []), []
         self._pending_rows = 0
-        self._decided.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntFlag
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Action(Enum):
-    """What is done with a transaction; the value is its code in the answer of `decide`."""
+    """What is done with a transaction."""
 
     APPROVE = 0
     REVIEW = 1
@@ -22,12 +22,39 @@ class Action(Enum):
 RISK_LEVELS = {Action.APPROVE: "LOW", Action.REVIEW: "MEDIUM", Action.DECLINE: "HIGH"}
 
 
+class Alarm(IntFlag):
+    """What may raise a transaction; `raise_alarms` answers with any combination."""
+
+    NEURAL_NET = 1
+    XGBOOST = 2
+    EXPECTED_LOSS = 4
+
+
+MODELS = Alarm.NEURAL_NET | Alarm.XGBOOST
+COMBINATIONS = 8
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """A model is alarmed when its score is at least its threshold."""
 
     neural_net: float
     xgboost: float
+
+
+@dataclass(frozen=True)
+class ExpectedLoss:
+    """A review is worth its cost where fraud probability x Amount is at least `bound`, account currency."""
+
+    bound: float
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """What turns scores into an action; without `expected_loss` only the models raise alarms."""
+
+    thresholds: Thresholds
+    expected_loss: ExpectedLoss | None = None
 
 
 @dataclass(frozen=True)
@@ -75,16 +102,43 @@ def sigmoid(log_odds: Floats) -> Floats:
     return probability
 
 
-def decide(neural_net: Floats, xgboost: Floats, thresholds: Thresholds) -> npt.NDArray[np.int64]:
-    """Return the code of the `Action` for each pair of scores.
-
-    The network catches, the trees confirm: both alarmed declines, one alone is reviewed.
+def raise_alarms(
+    neural_net: Floats, xgboost: Floats, expected_losses: Floats, rule: DecisionRule
+) -> npt.NDArray[np.int64]:
+    """Return which alarms each transaction raises, as the number of an `Alarm`.
 
     Examples
     --------
-    >>> both = Thresholds(neural_net=0.5, xgboost=0.5)
-    >>> decide(np.array([0.1, 0.9, 0.1, 0.9]), np.array([0.1, 0.1, 0.9, 0.9]), both).tolist()
-    [0, 1, 1, 2]
+    >>> rule = DecisionRule(Thresholds(neural_net=0.5, xgboost=0.5), ExpectedLoss(bound=6.0))
+    >>> scores = np.array([0.1, 0.9, 0.1])
+    >>> raise_alarms(scores, scores, np.array([0.0, 5.9, 6.0]), rule).tolist()
+    [0, 3, 4]
     """
-    alarmed = (neural_net >= thresholds.neural_net).astype(np.int64)
-    return alarmed + (xgboost >= thresholds.xgboost)
+    alarms = (neural_net >= rule.thresholds.neural_net) * int(Alarm.NEURAL_NET)
+    alarms += (xgboost >= rule.thresholds.xgboost) * int(Alarm.XGBOOST)
+    if rule.expected_loss is not None:
+        alarms += (expected_losses >= rule.expected_loss.bound) * int(Alarm.EXPECTED_LOSS)
+    return alarms
+
+
+def action_for(alarms: Alarm) -> Action:
+    """Return what is done: the network catches and the trees confirm, so both decline and one is reviewed.
+
+    Examples
+    --------
+    >>> action_for(Alarm.EXPECTED_LOSS)
+    <Action.REVIEW: 1>
+    """
+    if alarms & MODELS == MODELS:
+        return Action.DECLINE
+    return Action.REVIEW if alarms else Action.APPROVE
+
+
+def is_fraud(alarms: Alarm) -> bool:
+    """Say whether a model is alarmed; a review for expected loss alone calls nothing a fraud."""
+    return bool(alarms & MODELS)
+
+
+def names_of(alarms: Alarm) -> list[str]:
+    """Return the alarms by name, such as ``["neural_net", "expected_loss"]``."""
+    return [str(alarm.name).lower() for alarm in Alarm if alarm in alarms]

@@ -70,12 +70,22 @@ class Models(BaseModel):
 
 
 class Reason(BaseModel):
-    """A feature that moved the score."""
+    """A feature that moved the score which is explained."""
 
     feature: str = Field(description="Name of the feature.")
     contribution: float = Field(
-        description="Log-odds of fraud_probability this feature added; negative: made it less suspicious."
+        description="Log-odds this feature added to the score; negative: made it less suspicious."
     )
+
+
+class ReasonsFor(BaseModel):
+    """What the reasons explain: base value and the contributions of all 30 features sum to the log-odds."""
+
+    score: Literal["neural_net", "xgboost", "fraud_probability"] = Field(
+        description="The score of the one model that is alarmed; fraud_probability where both or none are."
+    )
+    base_value: float = Field(description="Log-odds before any feature is looked at.")
+    log_odds: float = Field(description="Log-odds of the score.")
 
 
 class Decision(BaseModel):
@@ -87,14 +97,19 @@ class Decision(BaseModel):
         description="As in the transaction; absent where it had none.",
     )
     decision: Literal["approve", "review", "decline"] = Field(
-        description="decline: both models are alarmed; review: one alone; approve: neither."
+        description="decline: both models are alarmed; review: one alone, or the expected loss reaches the "
+        "release's bound; approve: none of these."
     )
-    is_fraud: bool = Field(description="The decision is not approve.")
+    is_fraud: bool = Field(description="A model is alarmed.")
     fraud_probability: float = Field(ge=0, le=1, description="Calibrated, at the prevalence of the stream.")
     risk_level: Literal["LOW", "MEDIUM", "HIGH"] = Field(description="One for one with the decision.")
+    raised_by: list[Literal["neural_net", "xgboost", "expected_loss"]] = Field(
+        description="What asked for a review or a decline; empty for approve."
+    )
     scores: Scores
     release: str = Field(description="The version under which models and thresholds were promoted together.")
     models: Models
     reasons: list[Reason] | None = Field(
-        default=None, description="With ?explain=true: the features that moved the score most."
+        default=None, description="With ?explain: the features that moved the score most."
     )
+    reasons_for: ReasonsFor | None = Field(default=None, description="With ?explain: what they explain.")

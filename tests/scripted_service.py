@@ -31,7 +31,9 @@ import sys
 from typing import Any
 
 FEATURES = ("Time", *(f"V{number}" for number in range(1, 29)), "Amount")
-LIMITS = {"Time": (0.0, 1e7), "Amount": (0.0, 1e7)}
+LIMITS = {"Time": (0.0, 1e10), "Amount": (0.0, 1e12)}
+# Reviewed when the fraud probability times Amount reaches it.
+EXPECTED_LOSS_BOUND = 15.0
 MAX_BODY = 64 * 1024 * 1024
 
 
@@ -64,13 +66,21 @@ def decide(transaction: dict[str, Any], release: str = "7") -> dict[str, Any]:
     digest = hashlib.sha256(features.encode()).digest()
     network, trees = digest[0] / 255, digest[1] / 255
     threshold = 0.8 if release == "7" else 0.5
-    alarms = (network >= threshold, trees >= threshold)
-    kind = {(False, False): "approve", (True, True): "decline"}.get(alarms, "review")
+    probability = digest[2] / 255
+    raised = {
+        "neural_net": network >= threshold,
+        "xgboost": trees >= threshold,
+        "expected_loss": probability * _float32(transaction["Amount"]) >= EXPECTED_LOSS_BOUND,
+    }
+    raised_by = [name for name, is_raised in raised.items() if is_raised]
+    is_fraud = raised["neural_net"] or raised["xgboost"]
+    kind = "decline" if raised["neural_net"] and raised["xgboost"] else "review" if raised_by else "approve"
     decision: dict[str, Any] = {
         "decision": kind,
-        "is_fraud": kind != "approve",
-        "fraud_probability": digest[2] / 255,
+        "is_fraud": is_fraud,
+        "fraud_probability": probability,
         "risk_level": {"approve": "LOW", "review": "MEDIUM", "decline": "HIGH"}[kind],
+        "raised_by": raised_by,
         "scores": {"neural_net": network, "xgboost": trees},
         "release": release,
         "models": {"neural_net": f"fraud_neural_net:{release}", "xgboost": f"fraud_xgboost:{release}"},
@@ -78,6 +88,11 @@ def decide(transaction: dict[str, Any], release: str = "7") -> dict[str, Any]:
     if "transaction_id" in transaction:
         decision = {"transaction_id": transaction["transaction_id"], **decision}
     return decision
+
+
+def _float32(number: float) -> float:
+    rounded: float = struct.unpack("f", struct.pack("f", number))[0]
+    return rounded
 
 
 def classify(body: bytes, release: str = "7") -> tuple[int, Any]:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 FEATURES = ("Time", *(f"V{number}" for number in range(1, 29)), "Amount")
 THRESHOLDS = {"neural_net": 0.8, "xgboost": 0.4}
+EXPECTED_LOSS = {"lambda": 2.0, "review_cost": 3.0, "bound": 6.0}
 CALIBRATION = {
     "method": "logistic",
     "intercept": -2.0,
@@ -39,6 +40,7 @@ def metadata(release: str, model: str) -> dict[str, Any]:
         "feature_names": list(FEATURES),
         "thresholds": THRESHOLDS,
         "calibration": CALIBRATION,
+        "expected_loss": EXPECTED_LOSS,
         "training_run_id": f"run-{release}",
         "data": {"name": "invented", "fingerprint": "f" * 8, "rows": 10, "frauds": 1, "prevalence": 0.1},
         "metrics": {"pair.average_precision": {"value": 0.8, "low": 0.7, "high": 0.9}},

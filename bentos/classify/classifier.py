@@ -13,10 +13,21 @@ import numpy as np
 from bentos.classify.decoding import pack_features
 from bentos.errors import ScoringFailedError
 from bentos.metrics import Metrics
-from bentos.policy import RISK_LEVELS, Action, Floats, decide
-from bentos.releases.release import Release
-from bentos.rpc.codec import Rows
+from bentos.policy import (
+    COMBINATIONS,
+    RISK_LEVELS,
+    Alarm,
+    Floats,
+    action_for,
+    is_fraud,
+    names_of,
+    raise_alarms,
+)
+from bentos.releases.release import FEATURE_NAMES, Release
+from bentos.rpc.codec import Rows, rows_of
 from bentos.rpc.scorer import Scorer
+
+AMOUNT = FEATURE_NAMES.index("Amount")
 
 
 class ModelScores(msgspec.Struct, gc=False):
@@ -34,10 +45,12 @@ class DecisionMessage(msgspec.Struct, gc=False, omit_defaults=True):
     is_fraud: bool
     fraud_probability: float
     risk_level: str
+    raised_by: msgspec.Raw
     scores: ModelScores
     release: str
     models: msgspec.Raw
     reasons: Any = msgspec.UNSET
+    reasons_for: Any = msgspec.UNSET
 
 
 class Classifier:
@@ -60,9 +73,7 @@ class Classifier:
         self._metrics = metrics
         tags = {"neural_net": release.neural_net_tag, "xgboost": release.xgboost_tag}
         self._models = msgspec.Raw(msgspec.json.encode(tags))
-        self._actions = [
-            (action.name.lower(), action is not Action.APPROVE, RISK_LEVELS[action]) for action in Action
-        ]
+        self._outcomes = [_outcome(Alarm(number)) for number in range(COMBINATIONS)]
 
     async def decide(
         self, transactions: Sequence[Any], requests: int, queue_s: float
@@ -92,38 +103,44 @@ class Classifier:
         )
         answered = perf_counter()
         neural_net, xgboost = (_checked(scores, len(transactions)) for scores in answers)
-        decisions = self._decide_scored(transactions, neural_net, xgboost)
+        decisions = self._decide_scored(transactions, rows, neural_net, xgboost)
         self._metrics.record_batch(
             len(transactions), requests, queue_s, answered - started, perf_counter() - answered
         )
         return decisions
 
     def _decide_scored(
-        self, transactions: Sequence[Any], neural_net: Floats, xgboost: Floats
+        self, transactions: Sequence[Any], rows: bytes, neural_net: Floats, xgboost: Floats
     ) -> list[DecisionMessage]:
-        codes = decide(neural_net, xgboost, self.release.thresholds)
         probabilities = self.release.calibration.probability(neural_net, xgboost)
-        self._metrics.record_scores(
-            self.release.number, neural_net, xgboost, probabilities, np.bincount(codes, minlength=3).tolist()
-        )
-        actions, number, models = self._actions, self.release.number, self._models
+        amounts = rows_of(rows)[:, AMOUNT].astype(np.float64)  # as the models take them: rounded to float32
+        alarms = raise_alarms(neural_net, xgboost, probabilities * amounts, self.release.rule)
+        self._metrics.record_scores(neural_net, xgboost, probabilities)
+        outcomes, number, models = self._outcomes, self.release.number, self._models
         decisions = []
-        for row, code, probability, network, trees in zip(
+        for row, alarm, probability, network, trees in zip(
             transactions,
-            codes.tolist(),
+            alarms.tolist(),
             probabilities.tolist(),
             neural_net.tolist(),
             xgboost.tolist(),
             strict=True,
         ):
-            decision, is_fraud, risk = actions[code]
+            decision, fraud, risk, raised = outcomes[alarm]
             scores = ModelScores(network, trees)
             decisions.append(
                 DecisionMessage(
-                    row.transaction_id, decision, is_fraud, probability, risk, scores, number, models
+                    row.transaction_id, decision, fraud, probability, risk, raised, scores, number, models
                 )
             )
         return decisions
+
+
+def _outcome(alarms: Alarm) -> tuple[str, bool, str, msgspec.Raw]:
+    """Return decision, is_fraud, risk_level and raised_by of a combination of alarms."""
+    action = action_for(alarms)
+    raised_by = msgspec.Raw(msgspec.json.encode(names_of(alarms)))
+    return action.name.lower(), is_fraud(alarms), RISK_LEVELS[action], raised_by
 
 
 def _checked(scores: Rows, length: int) -> Floats:

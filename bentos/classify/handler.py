@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import msgspec
 
 from bentos.classify.batching import Batcher, Decide
-from bentos.classify.decoding import Decoder
-from bentos.classify.explainer import Explainer
+from bentos.classify.classifier import DecisionMessage
+from bentos.classify.decoding import Decoded, Decoder
+from bentos.classify.explainer import Explain, Explainer
 
 _encode = msgspec.json.Encoder().encode
 
 
+# A body of this size is read strictly in 3 ms at most. A longer one goes to a thread, one at a time, so that
+# it delays no other caller for long.
+SMALL_BODY_BYTES = 64 * 1024
+
+
 @dataclass(slots=True)
 class Answer:
-    """An answer, and how long its parts took."""
+    """An answer, what it decides, and how long its parts took."""
 
     body: bytes
-    transactions: int
+    decisions: Sequence[DecisionMessage]
     decode_s: float
     encode_s: float
 
@@ -59,8 +69,9 @@ class ClassifyHandler:
     def __init__(self, decoder: Decoder, batcher: Batcher) -> None:
         self._decoder = decoder
         self._batcher = batcher
+        self._strict_thread = ThreadPoolExecutor(1, "strict decoder")
 
-    async def handle(self, body: bytes, wants_reasons: bool = False) -> Answer:
+    async def handle(self, body: bytes, explain: Explain = Explain.NONE) -> Answer:
         """Return the answer to `body`.
 
         Raises
@@ -69,18 +80,34 @@ class ClassifyHandler:
             With the status that the caller gets.
         """
         started = perf_counter()
-        transactions, is_single = self._decoder.decode(body)
+        transactions, is_single = self._decoder.decode_fast(body) or await self._decode_strictly(body)
         decoded = perf_counter()
         served = self.served
         served.requests += 1
         try:
             decisions = await self._batcher.submit(transactions, served.decide)
-            if wants_reasons:
-                explained = await served.explainer.reasons(transactions)
-                for decision, reasons in zip(decisions, explained, strict=True):
-                    decision.reasons = reasons
+            if explain is not Explain.NONE:
+                await _explain(served.explainer, explain, transactions, decisions)
         finally:
             served.requests -= 1
         encoding = perf_counter()
         answer = _encode(decisions[0] if is_single else decisions)
-        return Answer(answer, len(transactions), decoded - started, perf_counter() - encoding)
+        return Answer(answer, decisions, decoded - started, perf_counter() - encoding)
+
+    async def _decode_strictly(self, body: bytes) -> Decoded:
+        if len(body) <= SMALL_BODY_BYTES:
+            return self._decoder.decode_strictly(body)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._strict_thread, self._decoder.decode_strictly, body)
+
+
+async def _explain(
+    explainer: Explainer, explain: Explain, transactions: Sequence[Any], decisions: Sequence[DecisionMessage]
+) -> None:
+    wanted = [
+        index
+        for index, decision in enumerate(decisions)
+        if explain is Explain.ALL or decision.decision != "approve"
+    ]
+    if wanted:
+        await explainer.explain([transactions[i] for i in wanted], [decisions[i] for i in wanted])

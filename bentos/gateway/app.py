@@ -8,43 +8,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
-from urllib.parse import parse_qs
 
 import msgspec
 
-from bentos.asgi import (
-    Application,
-    BodyOverLimitError,
-    ClientGoneError,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    send_answer,
-)
-from bentos.classify.handler import Answer, ClassifyHandler
-from bentos.errors import (
-    BodyTimeoutError,
-    BodyTooLargeError,
-    Headers,
-    MalformedError,
-    MediaTypeError,
-    MethodError,
-    NotFoundError,
-    OverloadedError,
-    RequestError,
-)
+from bentos.asgi import Application, ClientGoneError, Receive, Scope, Send, send_answer
+from bentos.classify.explainer import Explain
+from bentos.classify.handler import ClassifyHandler
+from bentos.errors import DefectError, Headers, MethodError, NotFoundError, NotReadyError, RequestError
 from bentos.gateway.auth import ApiKeyAuth
-from bentos.gateway.body_timeout import BodyTimeout
+from bentos.gateway.body_reader import BodyReader
+from bentos.gateway.request_checks import require_json, wanted_reasons
 from bentos.metrics import Metrics
 from bentos.settings.load import Settings
 
 CLASSIFY = "/classify"
-BENTOML_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/metrics", "/schema.json"})
+BENTOML_PATHS = frozenset({"/healthz", "/livez", "/metrics", "/schema.json"})
 ASSETS = "/static_content/"
 JSON: Headers = [(b"content-type", b"application/json")]
+TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 HTML: Headers = [
     (b"content-type", b"text/html; charset=utf-8"),
     (b"content-security-policy", b"default-src 'self' 'unsafe-inline' data:"),
@@ -62,6 +46,9 @@ class GatewayBackend(Protocol):
     openapi: bytes
     info: bytes
 
+    async def __is_ready__(self) -> bool:
+        """Say whether requests can be decided now."""
+
 
 class GatewayApp:
     """The ASGI application of the gateway process.
@@ -77,7 +64,7 @@ class GatewayApp:
 
     Raises
     ------
-    OSError, ValueError
+    SettingsError
         If keys are to be read from a file that is missing or empty.
     """
 
@@ -88,9 +75,7 @@ class GatewayApp:
         self._settings = settings
         self._auth = ApiKeyAuth(settings.security)
         self._backend = backend
-        self._body_timeout = BodyTimeout(settings.request.body_timeout_s)
-        self._requests = 0
-        self._buffered_bytes = 0
+        self._bodies = BodyReader(settings.request, settings.gateway.retry_after_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run BentoML's life cycle."""
@@ -105,8 +90,7 @@ class GatewayApp:
             else:
                 await self._serve(scope, receive, send)
         except RequestError as error:
-            self._backend().metrics.count_refusal(error.reason)
-            await _send_error(send, error)
+            await self._refuse(error, headers, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer everything but /classify; only reading methods, only known paths."""
@@ -115,11 +99,14 @@ class GatewayApp:
             "/info": lambda: (JSON, self._backend().info),
             "/docs.json": lambda: (JSON, self._backend().openapi),
             "/": lambda: (HTML, self._backend().page),
+            "/readyz": lambda: (TEXT, b"\n"),
         }
         if path not in answers and path not in BENTOML_PATHS and not path.startswith(ASSETS):
             raise NotFoundError
         if scope["method"] not in READ_METHODS:
             raise MethodError(READ_METHODS)
+        if path == "/readyz" and not await self._backend().__is_ready__():
+            raise NotReadyError("Not ready: a runner does not answer.", self._settings.gateway.retry_after_s)
         if path in answers:
             headers, body = answers[path]()
             await send_answer(send, 200, headers, body)
@@ -131,91 +118,72 @@ class GatewayApp:
     async def _classify(
         self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
-        started = perf_counter()
+        """Answer a request to /classify, and count and log it."""
         if scope["method"] != "POST":
             raise MethodError(("POST",))
-        received = started
-        answer = Answer(b"", 0, 0.0, 0.0)
+        started = perf_counter()
+        request = _Request(headers, receive, send)
         try:
-            _require_json(headers)
-            wants_reasons = _wants_reasons(scope["query_string"])
-            body = await self._receive(headers, receive)
-            received = perf_counter()
-            answer = await self._backend().handler.handle(body, wants_reasons)
-            status = 200
-            await send_answer(send, status, JSON, answer.body)
+            require_json(headers)
+            await self._answer(request, wanted_reasons(scope["query_string"]))
         except RequestError as error:
-            status = error.status
-            self._backend().metrics.count_refusal(error.reason)
-            await _send_error(send, error)
+            request.status = error.status
+            await self._refuse(error, headers if request.received_at is None else {}, send)
         except ClientGoneError:
             self._backend().metrics.count_refusal("client_gone")
             return
         except Exception:
-            # uvicorn answers 500 and logs it; an alert must see it too.
-            self._backend().metrics.count_refusal("defect")
-            self._backend().metrics.record_answer(500, perf_counter() - started, received - started, 0.0, 0.0)
+            # uvicorn logs it; an alert must see it too.
+            request.status = 500
+            await self._refuse(DefectError("An error of the service; its log says more."), headers, send)
             raise
-        total = perf_counter() - started
-        self._backend().metrics.record_answer(
-            status, total, received - started, answer.decode_s, answer.encode_s
-        )
-        if self._settings.log.access:
-            _log(scope, status, total, answer.transactions)
-
-    async def _receive(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """Return the body, within the limits of size, time and memory."""
-        limits = self._settings.request
-        # A body of unannounced length counts as the longest.
-        expected = int(headers.get(b"content-length", limits.max_body_bytes))
-        if expected > limits.max_body_bytes and b"content-length" in headers:
-            raise BodyTooLargeError(f"The body is over {limits.max_body_bytes} bytes.")
-        if self._requests and self._buffered_bytes + expected > limits.max_buffered_bytes:
-            raise OverloadedError("Too many bytes are waiting.", self._settings.gateway.retry_after_s)
-        self._requests += 1
-        self._buffered_bytes += expected
-        try:
-            return await self._body_timeout.apply(read_body(receive, limits.max_body_bytes))
-        except TimeoutError:
-            raise BodyTimeoutError("The body did not arrive in time.") from None
-        except BodyOverLimitError:
-            raise BodyTooLargeError(f"The body is over {limits.max_body_bytes} bytes.") from None
         finally:
-            self._requests -= 1
-            self._buffered_bytes -= expected
+            receive_s = None if request.received_at is None else request.received_at - started
+            if request.status:
+                self._backend().metrics.count_request(request.status, receive_s)
+        if self._settings.log.access:
+            _log(scope, request.status, perf_counter() - started, request.transactions)
+
+    async def _answer(self, request: _Request, explain: Explain) -> None:
+        body = await self._bodies.read(request.headers, request.receive)
+        request.received_at = perf_counter()
+        try:
+            answer = await self._backend().handler.handle(body, explain)
+        finally:
+            self._bodies.release(len(body))
+        request.status, request.transactions = 200, len(answer.decisions)
+        await send_answer(request.send, 200, JSON, answer.body)
+        self._backend().metrics.record_answer(
+            answer.decisions,
+            is_explained=explain is not Explain.NONE,
+            total_s=perf_counter() - request.received_at,
+            decode_s=answer.decode_s,
+            encode_s=answer.encode_s,
+        )
+
+    async def _refuse(self, error: RequestError, unread: Mapping[bytes, bytes], send: Send) -> None:
+        """Send an error; `unread` are the headers of a request whose body was not read."""
+        self._backend().metrics.count_refusal(error.reason)
+        headers = [*JSON, *error.headers]
+        if b"expect" in unread:
+            # A caller that waits for 100 Continue does not send its body now: the next request on the
+            # connection would be taken for it.
+            headers.append((b"connection", b"close"))
+        await send_answer(
+            send, error.status, headers, _encode({"error": error.message, "detail": error.detail})
+        )
 
 
-def _require_json(headers: Mapping[bytes, bytes]) -> None:
-    """Refuse every declared type but JSON in UTF-8, and every encoding."""
-    declared = headers.get(b"content-type", b"")
-    if declared == b"application/json" and b"content-encoding" not in headers:
-        return
-    name, _, parameters = declared.partition(b";")
-    if name.strip().lower() != b"application/json":
-        raise MediaTypeError("The body must be application/json.")
-    charset = parameters.strip().lower().replace(b'"', b"")
-    if charset.startswith(b"charset=") and charset[8:] not in (b"utf-8", b"utf8", b"us-ascii"):
-        raise MediaTypeError("The body must be UTF-8.")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise MediaTypeError("The body must not be compressed.")
+@dataclass(slots=True)
+class _Request:
+    """A request to /classify, and how far it has come."""
 
-
-def _wants_reasons(query: bytes) -> bool:
-    if not query:
-        return False
-    answers = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("explain", ["false"])
-    if len(answers) == 1 and answers[0] in ("true", "false"):
-        return answers[0] == "true"
-    raise MalformedError(
-        "explain is true or false.",
-        [{"loc": ["query", "explain"], "type": "bool_parsing", "msg": "Input should be true or false"}],
-        reason="query",
-    )
-
-
-async def _send_error(send: Send, error: RequestError) -> None:
-    body = _encode({"error": error.message, "detail": error.detail})
-    await send_answer(send, error.status, [*JSON, *error.headers], body)
+    headers: Mapping[bytes, bytes]
+    receive: Receive
+    send: Send
+    received_at: float | None = None
+    status: int = 0
+    transactions: int = 0
 
 
 def _log(scope: Scope, status: int, total_s: float, transactions: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
+from bentos.classify.faults import MAX_DEPTH
 from bentos.releases.release import FEATURE_NAMES
 from bentos.schemas import Decision, transaction_model
 from bentos.settings.load import Settings
@@ -31,6 +32,7 @@ EXAMPLE_DECISION: dict[str, Any] = {
     "is_fraud": True,
     "fraud_probability": 0.0312,
     "risk_level": "MEDIUM",
+    "raised_by": ["neural_net"],
     "scores": {"neural_net": 0.91, "xgboost": 0.08},
     "release": "12",
     "models": {"neural_net": "fraud_neural_net:12", "xgboost": "fraud_xgboost:12"},
@@ -68,6 +70,13 @@ class Info(BaseModel):
     trained_at: str = Field(description="ISO 8601.")
     data: dict[str, Any] = Field(description="What it was trained on: name, fingerprint, rows, frauds.")
     metrics: dict[str, dict[str, Any]] = Field(description="On the test part, with intervals.")
+    expected_loss: dict[str, float] | None = Field(
+        description="From which fraud_probability x Amount on a transaction is reviewed (bound); null: never."
+    )
+    review_cost: float | None = Field(description="Cost of one review, account currency.")
+    prevalence: float | None = Field(description="Share of frauds in the stream.")
+    input_limits: dict[str, float] | None = Field(description="What training took as input.")
+    reference: dict[str, Any] | None = Field(description="Distributions in training, to measure drift by.")
 
 
 def document(settings: Settings) -> dict[str, Any]:
@@ -142,13 +151,15 @@ def _classify(settings: Settings) -> dict[str, Any]:
         "operationId": "classify",
         "tags": ["Serving"],
         "summary": "Decide one transaction, or each of a list.",
-        "description": "One object gets one decision; a list gets a list of the same length and order.",
+        "description": "One object gets one decision; a list gets a list of the same length and order. "
+        f"A transaction gives each key once and is nested at most {MAX_DEPTH} levels deep.",
         "parameters": [
             {
                 "name": "explain",
                 "in": "query",
-                "description": "Add the features that moved the score most.",
-                "schema": {"type": "boolean", "default": False},
+                "description": "Add reasons, the features that moved the score most: to all decisions, none, "
+                "or reviews and declines only.",
+                "schema": {"type": "string", "enum": ["true", "false", "alarms"], "default": "false"},
             }
         ],
         "requestBody": {"required": True, "content": {"application/json": body}},

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from bentos.errors import ReleaseError
-from bentos.policy import Calibration, Thresholds
+from bentos.policy import Calibration, DecisionRule, ExpectedLoss, Thresholds
 from bentos.releases.store import NEURAL_NET, XGBOOST, ModelStore, identity
 from bentos.settings.sections import LimitSettings
 
 # The feature order every artefact of the project shares.
 FEATURE_NAMES = ("Time", *(f"V{number}" for number in range(1, 29)), "Amount")
+LATER_FIELDS = ("expected_loss", "review_cost", "prevalence", "input_limits", "reference")
 
 
 @dataclass(frozen=True)
 class Release:
-    """Both models, calibration and thresholds, promoted together.
+    """Both models, calibration and the rule of decision, promoted together.
 
     Parameters
     ----------
@@ -30,7 +31,7 @@ class Release:
     number: str
     version: str
     fingerprint: str
-    thresholds: Thresholds
+    rule: DecisionRule
     calibration: Calibration
     metadata: Mapping[str, Any]
     registered: Mapping[str, Mapping[str, str]]
@@ -67,7 +68,9 @@ def read_release(store: ModelStore, version: str, limits: LimitSettings) -> Rele
             number=number,
             version=version,
             fingerprint=fingerprint,
-            thresholds=Thresholds(**document["thresholds"]),
+            rule=DecisionRule(
+                Thresholds(**document["thresholds"]), _expected_loss(document.get("expected_loss"))
+            ),
             calibration=_calibration(document["calibration"]),
             metadata=document,
             registered={
@@ -93,6 +96,8 @@ def describe(release: Release) -> dict[str, Any]:
         "trained_at": document["trained_at"],
         "data": document["data"],
         "metrics": document["metrics"],
+        # Absent in releases older than the field: null.
+        **{name: document.get(name) for name in LATER_FIELDS},
     }
 
 
@@ -112,6 +117,14 @@ def _check_limits(trained: Mapping[str, float] | None, limits: LimitSettings, nu
                 f"Release {number} was trained with {name} = {trained[name]:g}, and this service would take "
                 f"{limit:g} (limits.{name}): narrow the service's limit, or train with a wider one."
             )
+
+
+def _expected_loss(document: Mapping[str, float] | None) -> ExpectedLoss | None:
+    if document is None:
+        return None
+    if not document["bound"] > 0:
+        raise ValueError("expected_loss.bound must be positive")
+    return ExpectedLoss(document["bound"])
 
 
 def _calibration(document: Mapping[str, Any]) -> Calibration:

@@ -16,7 +16,7 @@ import numpy as np
 from typing_extensions import override
 
 from bentos.errors import RunnerUnavailableError, ScoringFailedError
-from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, Rows, rows_of
+from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, Rows, contributions_of
 from bentos.rpc.scorer import Scorer
 
 HTTP_OK, HTTP_GONE, HTTP_UNAVAILABLE = 200, 410, 503
@@ -58,7 +58,7 @@ class RunnerClient(Scorer):
 
     @override
     async def contributions(self, version: str, rows: bytes) -> Rows:
-        return rows_of(await self._post(b"/contributions/", version, rows))
+        return contributions_of(await self._post(b"/contributions/", version, rows))
 
     @override
     async def is_ready(self, version: str, timeout_s: float) -> bool:

@@ -34,6 +34,11 @@ def rows_of(body: bytes) -> Rows:
     return np.frombuffer(body, FLOAT32).reshape(-1, len(FEATURE_NAMES))
 
 
+def contributions_of(body: bytes) -> Rows:
+    """Return the rows of contributions in `body`, float32 [n, 31]: the features', then the base value."""
+    return np.frombuffer(body, FLOAT32).reshape(-1, len(FEATURE_NAMES) + 1)
+
+
 class ReleaseRows(np.ndarray[Any, np.dtype[np.float32]]):
     """Rows that know which model they ask; so do the parts that BentoML's dispatcher splits them into."""
 

@@ -35,7 +35,7 @@ class Scorer(Protocol):
         """
 
     async def contributions(self, version: str, rows: bytes) -> Rows:
-        """Return one row of contributions per row of `rows`; raises as `score` does."""
+        """Return [n, 31] contributions and base value per row of `rows`; raises as `score` does."""
 
     async def is_ready(self, version: str, timeout_s: float) -> bool:
         """Say whether the runner answers within `timeout_s` that it has loaded a version."""

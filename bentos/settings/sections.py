@@ -19,12 +19,14 @@ class Section(BaseModel):
 class LimitSettings(Section):
     """What a feature may be; stated in the OpenAPI schema and enforced as stated."""
 
-    time_max_s: float = Field(1e7, gt=0, le=FLOAT32_MAX, description="Largest Time; the smallest is 0.")
+    time_max_s: float = Field(
+        1e10, gt=0, le=FLOAT32_MAX, description="Largest Time, s; the smallest is 0. 1e10 s are 317 years."
+    )
     component_max: float = Field(
         1000.0, gt=0, le=FLOAT32_MAX, description="Largest absolute value of V1 to V28."
     )
     amount_max: float = Field(
-        1e7, gt=0, le=FLOAT32_MAX, description="Largest Amount, account currency; the smallest is 0."
+        1e12, gt=0, le=FLOAT32_MAX, description="Largest Amount, account currency; the smallest is 0."
     )
 
 

@@ -7,12 +7,15 @@ on the output topics, as a `read_committed` reader sees them.
 import hashlib
 import json
 import math
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 ALARM = 0.8
+# Expected loss, fraud probability times Amount, from which on a transaction is reviewed.
+REVIEW_FROM = 15.0
 
 
 class Seen(NamedTuple):
@@ -133,7 +136,7 @@ def _is_sound(transaction: dict[str, Any]) -> bool:
         number = transaction.get(name)
         if type(number) not in (int, float):
             return False
-        low, high = (0, 1e7) if name in ("Time", "Amount") else (-1000, 1000)
+        low, high = {"Time": (0, 1e10), "Amount": (0, 1e12)}.get(name, (-1000, 1000))
         if not low <= number <= high:
             return False
     return True
@@ -147,13 +150,19 @@ def _decide(transaction: dict[str, Any]) -> dict[str, Any]:
     joined = ",".join(str(float(transaction[name])) for name in _names())
     first, second, third = hashlib.sha256(joined.encode()).digest()[:3]
     network, trees = first / 255, second / 255
-    kind = (
-        "approve" if max(network, trees) < ALARM else "decline" if min(network, trees) >= ALARM else "review"
-    )
+    amount = array("f", [transaction["Amount"]])[0]
+    raised_by = [name for name, score in (("neural_net", network), ("xgboost", trees)) if score >= ALARM]
+    is_fraud = len(raised_by) > 0
+    kind = "decline" if len(raised_by) == 2 else "approve"
+    if third / 255 * amount >= REVIEW_FROM:
+        raised_by.append("expected_loss")
+    if raised_by and kind != "decline":
+        kind = "review"
     return {
         "transaction_id": transaction.get("transaction_id"),
         "decision": kind,
-        "is_fraud": kind != "approve",
+        "is_fraud": is_fraud,
+        "raised_by": raised_by,
         "fraud_probability": third / 255,
         "scores": {"neural_net": network, "xgboost": trees},
     }

@@ -5,7 +5,7 @@ import contextlib
 import json
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.e2e.faults import wait_until
-from tests.serving_fixtures import CALIBRATION, FEATURES, THRESHOLDS, Served, encoded
+from tests.serving_fixtures import CALIBRATION, EXPECTED_LOSS, FEATURES, THRESHOLDS, Served, encoded
 
 JSON = {"content-type": "application/json"}
 
@@ -49,9 +49,10 @@ def concurrently(served: Served, bodies: list[Any], connections: int = 64) -> li
     return asyncio.run(run())
 
 
-def expected_decision(scores: dict[str, float]) -> str:
-    alarms = [scores[model] >= THRESHOLDS[model] for model in ("neural_net", "xgboost")]
-    return {0: "approve", 1: "review", 2: "decline"}[sum(alarms)]
+def expected_alarms(transaction: dict[str, Any], decision: dict[str, Any]) -> list[str]:
+    alarms = [name for name in ("neural_net", "xgboost") if decision["scores"][name] >= THRESHOLDS[name]]
+    loss = decision["fraud_probability"] * np.float64(np.float32(transaction["Amount"]))
+    return alarms + ["expected_loss"] * bool(loss >= EXPECTED_LOSS["bound"])
 
 
 def test_one_transaction_gets_one_decision(client: httpx.Client, transaction: dict[str, Any]) -> None:
@@ -65,6 +66,7 @@ def test_one_transaction_gets_one_decision(client: httpx.Client, transaction: di
         "is_fraud",
         "fraud_probability",
         "risk_level",
+        "raised_by",
         "scores",
         "release",
         "models",
@@ -87,10 +89,15 @@ def test_a_list_gets_a_list_of_the_same_length_and_order(
 def test_decision_probability_and_risk_follow_from_the_scores(
     client: httpx.Client, transactions: list[dict[str, Any]]
 ) -> None:
-    for decision in classify(client, transactions).json():
+    seen = set()
+    for transaction, decision in zip(transactions, classify(client, transactions).json(), strict=True):
         scores = decision["scores"]
-        assert decision["decision"] == expected_decision(scores)
-        assert decision["is_fraud"] == (decision["decision"] != "approve")
+        alarms = expected_alarms(transaction, decision)
+        models = [alarm for alarm in alarms if alarm != "expected_loss"]
+        assert decision["raised_by"] == alarms
+        assert decision["decision"] == ("decline" if len(models) == 2 else "review" if alarms else "approve")
+        assert decision["is_fraud"] == bool(models)
+        seen.add((*alarms, decision["decision"]))
         assert (
             decision["risk_level"]
             == {"approve": "LOW", "review": "MEDIUM", "decline": "HIGH"}[decision["decision"]]
@@ -100,6 +107,7 @@ def test_decision_probability_and_risk_follow_from_the_scores(
             score = np.clip(scores[model], 1e-7, 1 - 1e-7)
             log_odds += coefficient * np.log(score / (1 - score))
         assert decision["fraud_probability"] == pytest.approx(1 / (1 + np.exp(-log_odds)), abs=1e-9)
+    assert ("expected_loss", "review") in seen and len(seen) >= 6, seen
 
 
 def test_network_scores_are_the_models_own(client: httpx.Client, transactions: list[dict[str, Any]]) -> None:
@@ -140,7 +148,7 @@ def test_identity_is_optional_and_others_are_ignored(
     assert "transaction_id" not in answer.json()
 
 
-def test_reasons_explain_the_score(client: httpx.Client, transactions: list[dict[str, Any]]) -> None:
+def test_reasons_are_the_strongest_features(client: httpx.Client, transactions: list[dict[str, Any]]) -> None:
     for body in (transactions[0], transactions[:300]):
         answer = classify(client, body, params={"explain": "true"})
         assert answer.status_code == 200
@@ -154,7 +162,37 @@ def test_reasons_explain_the_score(client: httpx.Client, transactions: list[dict
     alarming = {**transactions[1], "V14": -9.0}
     strongest = classify(client, alarming, params={"explain": "true"}).json()["reasons"][0]
     assert (strongest["feature"], strongest["contribution"] > 0) == ("V14", True)
-    assert "reasons" not in classify(client, transactions[0]).json()
+    plain = classify(client, transactions[0]).json()
+    assert not {"reasons", "reasons_for"} & set(plain)
+
+
+def test_reasons_for_alarms_only(client: httpx.Client, transactions: list[dict[str, Any]]) -> None:
+    for decision in classify(client, transactions[:200], params={"explain": "alarms"}).json():
+        assert ("reasons" in decision) == (decision["decision"] != "approve")
+
+
+def test_reasons_explain_the_alarm_and_sum_to_its_log_odds(
+    serve: Callable[..., Served], transactions: list[dict[str, Any]]
+) -> None:
+    """Base value and contributions sum to the log-odds of the score that raised the alarm, for each model."""
+    served = serve({"SERVING__EXPLAIN__REASONS": "30"})
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        decisions = classify(client, transactions, params={"explain": "true"}).json()
+    explained = set()
+    for decision in decisions:
+        models = [name for name in decision["raised_by"] if name != "expected_loss"]
+        reasons_for = decision["reasons_for"]
+        assert reasons_for["score"] == (models[0] if len(models) == 1 else "fraud_probability")
+        explained.add(reasons_for["score"])
+        total = reasons_for["base_value"] + sum(reason["contribution"] for reason in decision["reasons"])
+        score = {**decision["scores"], "fraud_probability": decision["fraud_probability"]}[
+            reasons_for["score"]
+        ]
+        assert total == pytest.approx(np.log(score / (1 - score)), abs=1e-4)
+        assert total == pytest.approx(reasons_for["log_odds"], abs=1e-9)
+    assert explained == {"neural_net", "xgboost", "fraud_probability"}
+    lone = [d for d in decisions if d["reasons_for"]["score"] == "neural_net"]
+    assert all(d["reasons"][0]["feature"] in ("V4", "V11", "V14") for d in lone), "only these have a weight"
 
 
 @pytest.mark.parametrize(

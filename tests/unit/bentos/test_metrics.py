@@ -4,16 +4,26 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from bentos import errors
+from bentos.classify.classifier import DecisionMessage, ModelScores
 from bentos.compat.bulk_histogram import BulkHistogram
 from bentos.metrics import REASONS, SCORE_BUCKETS, STATUSES, Metrics
 
 SOURCES = Path(errors.__file__).parent
+
+
+def decided(decision: str, *raised_by: str) -> DecisionMessage:
+    raised, models = msgspec.Raw(msgspec.json.encode(raised_by)), msgspec.Raw(b"{}")
+    return DecisionMessage("T", decision, True, 0.1, "LOW", raised, ModelScores(0.1, 0.2), "12", models)
+
+
+DECIDED = [decided("approve"), decided("review", "neural_net"), decided("decline", "neural_net", "xgboost")]
 
 
 @given(st.lists(st.floats(0, 2) | st.sampled_from(SCORE_BUCKETS), max_size=50))
@@ -36,15 +46,20 @@ def test_everything_kept_is_handed_over_once() -> None:
     metrics = Metrics(registry)
     scores = np.array([0.1, 0.9, 0.95])
     for _ in range(2):
-        metrics.record_scores("12", scores, scores, scores, [1, 1, 1])
+        metrics.record_scores(scores, scores, scores)
         metrics.record_batch(rows=3, requests=2, queue_s=0.001, runners_s=0.002, policy_s=0.0001)
-        metrics.record_answer(200, 0.004, 0.001, 0.0001, 0.0001)
+        metrics.count_request(200, 0.001)
+        metrics.record_answer(DECIDED, is_explained=False, total_s=0.004, decode_s=0.001, encode_s=0.0001)
     metrics.count_refusal("not_json")
     metrics.flush()
     metrics.flush()
     value = registry.get_sample_value
     assert value("fraud_transactions_total") == 6
     assert value("fraud_decisions_total", {"decision": "decline", "release": "12"}) == 2
+    assert value("fraud_alarms_total", {"raised_by": "neural_net", "release": "12"}) == 4
+    assert value("fraud_alarms_total", {"raised_by": "xgboost", "release": "12"}) == 2
+    assert value("fraud_request_seconds_count") == 2
+    assert value("fraud_explain_request_seconds_count") == 0
     assert value("fraud_score_count", {"model": "xgboost"}) == 6
     assert value("fraud_probability_bucket", {"le": "0.1"}) == 2
     assert value("fraud_requests_total", {"status": "200"}) == 2

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
+from bentos.classify.classifier import DecisionMessage, ModelScores
+from bentos.classify.explainer import Explain
 from bentos.classify.handler import Answer
 from bentos.errors import OverloadedError
 from bentos.gateway.app import GatewayApp
@@ -16,6 +19,17 @@ from bentos.metrics import Metrics
 from bentos.settings.load import Settings
 
 JSON = {"content-type": "application/json"}
+DECISION = DecisionMessage(
+    transaction_id="T",
+    decision="review",
+    is_fraud=True,
+    fraud_probability=0.3,
+    risk_level="MEDIUM",
+    raised_by=msgspec.Raw(b'["neural_net"]'),
+    scores=ModelScores(0.9, 0.1),
+    release="7",
+    models=msgspec.Raw(b"{}"),
+)
 
 
 class Handler:
@@ -25,11 +39,12 @@ class Handler:
         self.bodies: list[bytes] = []
         self.error: Exception | None = None
 
-    async def handle(self, body: bytes, wants_reasons: bool = False) -> Answer:
+    async def handle(self, body: bytes, explain: Explain = Explain.NONE) -> Answer:
         if self.error is not None:
             raise self.error
         self.bodies.append(body)
-        return Answer(json.dumps({"length": len(body), "reasons": wants_reasons}).encode(), 1, 0.0, 0.0)
+        text = json.dumps({"length": len(body), "explain": explain.value})
+        return Answer(text.encode(), [DECISION], 0.0, 0.0)
 
 
 class Gateway:
@@ -40,9 +55,18 @@ class Gateway:
         self.registry = CollectorRegistry()
         self.passed_on: list[str] = []
         self.backend = SimpleNamespace(
-            handler=self.handler, metrics=Metrics(self.registry), page=b"<html>", openapi=b"{}", info=b"{}"
+            handler=self.handler,
+            metrics=Metrics(self.registry),
+            page=b"<html>",
+            openapi=b"{}",
+            info=b"{}",
+            __is_ready__=self.is_ready,
         )
+        self.ready = True
         self.app = GatewayApp(self.application, Settings(**settings), lambda: self.backend)
+
+    async def is_ready(self) -> bool:
+        return self.ready
 
     async def application(self, scope: Any, receive: Any, send: Any) -> None:
         self.passed_on.append(scope["path"])
@@ -105,6 +129,9 @@ async def test_a_body_in_pieces_arrives_whole() -> None:
         "Application/JSON",
         "application/json; charset=utf-8",
         'application/json;charset="UTF-8"',
+        "application/json; charset=UTF-8;",
+        "application/json; charset=utf-8; v=1",
+        "application/json; v=1; charset=utf-8",
     ],
 )
 async def test_json_by_every_name_of_it(declared: str) -> None:
@@ -122,6 +149,9 @@ async def test_json_by_every_name_of_it(declared: str) -> None:
         {"content-type": "multipart/form-data"},
         {"content-type": "application/x-www-form-urlencoded"},
         {"content-type": "application/json; charset=utf-16"},
+        {"content-type": "application/json; v=1; charset=utf-16"},
+        {"content-type": 'application/json; v=";charset=utf-8"; charset="utf-16"'},
+        {"content-type": "application/json; charset=utf-8; charset=utf-16"},
         {**JSON, "content-encoding": "gzip"},
     ],
 )
@@ -152,23 +182,45 @@ async def test_a_slow_body_is_408_in_time() -> None:
     assert (answer.status, answer.headers["connection"]) == (408, "close")
 
 
-async def test_bodies_together_are_bounded() -> None:
-    gateway = Gateway(request={"max_buffered_bytes": 1500, "max_body_bytes": 1024, "body_timeout_s": 0.2})
-    slow = asyncio.ensure_future(gateway.ask(headers={**JSON, "content-length": "1000"}, chunks=[b"{", None]))
+BUFFER = {"max_buffered_bytes": 100_000, "max_body_bytes": 90_000, "body_timeout_s": 0.2}
+
+
+async def test_bodies_that_have_arrived_are_bounded_together() -> None:
+    gateway = Gateway(request=BUFFER)
+    slow = asyncio.ensure_future(gateway.ask(chunks=[b" " * 70_000, None]))
     await asyncio.sleep(0.02)
-    refused = await gateway.ask(headers={**JSON, "content-length": "1000"})
+    refused = await gateway.ask(chunks=[b" " * 70_000])
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert (await gateway.ask(chunks=[b" " * 60_000])).status == 200, "a small body is always let in"
     assert (await slow).status == 408
-    assert (await gateway.ask(headers={**JSON, "content-length": "1000"})).status == 200
+    assert (await gateway.ask(chunks=[b" " * 70_000])).status == 200
+    assert gateway.app._bodies.buffered_bytes == 0
+
+
+async def test_bytes_that_are_only_announced_shut_nobody_out() -> None:
+    """32 connections that announced 16 MiB and sent nothing kept everybody out for 11 s."""
+    gateway = Gateway(request=BUFFER)
+    announced = {**JSON, "content-length": "90000"}
+    silent = [asyncio.ensure_future(gateway.ask(headers=announced, chunks=[None])) for _ in range(32)]
+    await asyncio.sleep(0.02)
+    assert (await gateway.ask(chunks=[b" " * 80_000])).status == 200
+    assert {(await answer).status for answer in silent} == {408}
+    assert gateway.app._bodies.buffered_bytes == 0
 
 
 @pytest.mark.parametrize(
-    ("query", "status"), [("explain=true", 200), ("explain=false", 200), ("", 200), ("x=1", 200)]
+    ("query", "explain"),
+    [
+        ("explain=true", "true"),
+        ("explain=alarms", "alarms"),
+        ("explain=false", "false"),
+        ("", "false"),
+        ("x=1", "false"),
+    ],
 )
-async def test_reasons_on_request(query: str, status: int) -> None:
+async def test_reasons_on_request(query: str, explain: str) -> None:
     answer = await Gateway().ask(query=query)
-    assert answer.status == status
-    assert json.loads(answer.body)["reasons"] is (query == "explain=true")
+    assert (answer.status, json.loads(answer.body)["explain"]) == (200, explain)
 
 
 @pytest.mark.parametrize(
@@ -259,3 +311,48 @@ async def test_the_access_log_tells_no_card_data(capsys: pytest.CaptureFixture[s
 async def test_the_log_is_off_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     await Gateway().ask()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("headers", "query"),
+    [({"content-type": "text/plain"}, ""), (JSON, "explain=1"), ({**JSON, "x-api-key": "x"}, "")],
+)
+async def test_a_caller_that_waits_for_continue_is_not_read_as_the_next(
+    headers: dict[str, str], query: str
+) -> None:
+    """What follows on the connection would be taken for the body that it does not send now."""
+    gateway = Gateway(security={"api_keys": ["key"]} if "x-api-key" in headers else {})
+    answer = await gateway.ask(headers={**headers, "expect": "100-continue"}, query=query)
+    assert (answer.status >= 400, answer.headers["connection"], answer.unread) == (True, "close", 1)
+    assert "connection" not in (await gateway.ask(headers=headers, query=query)).headers
+
+
+async def test_not_ready_is_an_error_like_every_other() -> None:
+    gateway = Gateway()
+    assert (await gateway.ask("GET", "/readyz")).status == 200
+    gateway.ready = False
+    answer = await gateway.ask("GET", "/readyz")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert json.loads(answer.body) == {"error": "Not ready: a runner does not answer.", "detail": []}
+    assert gateway.passed_on == []
+
+
+async def test_slow_callers_and_refusals_do_not_count_as_slow_decisions() -> None:
+    """The time of a request begins when its body has arrived; stages not reached are not observed."""
+    gateway = Gateway(request={"body_timeout_s": 0.05})
+    await gateway.ask(chunks=[b"{", None])
+    await gateway.ask(headers={})
+    gateway.handler.error = OverloadedError("full", 3)
+    await gateway.ask()
+    gateway.handler.error = None
+    await gateway.ask(query="explain=true")
+    await gateway.ask()
+    gateway.backend.metrics.flush()
+    value = gateway.registry.get_sample_value
+    assert value("fraud_request_seconds_count") == 1
+    assert value("fraud_explain_request_seconds_count") == 1
+    assert value("fraud_stage_seconds_count", {"stage": "decode"}) == 2
+    assert value("fraud_stage_seconds_count", {"stage": "receive"}) == 3
+    assert value("fraud_stage_seconds_count", {"stage": "policy"}) == 0
+    assert value("fraud_decisions_total", {"decision": "review", "release": "7"}) == 2
+    assert value("fraud_requests_total", {"status": "503"}) == 1
