@@ -13,7 +13,7 @@ import ssl
 import sys
 
 # What moves the port of a service or a bridge away from the one its image names.
-PORTS = ("SERVING__PORT", "STREAMING__METRICS__PORT")
+PORTS = ("SERVING__PORT", "STREAMING__METRICS__PORT", "STREAMING__MONITOR__PORT")
 TLS = "SERVING__SECURITY__TLS__"
 
 

@@ -111,6 +111,8 @@ def test_profiles() -> None:
     assert profiles == {
         "train": ["train"],
         "replay": ["replay"],
+        "service-shadow": ["shadow"],
+        "bridge-shadow": ["shadow"],
         "grafana": ["dashboards"],
         "kafka-ui": ["dashboards"],
     }
@@ -173,7 +175,8 @@ def test_order_rests_on_health() -> None:
 
 
 def _dockerfile(service: dict[str, Any]) -> Path:
-    return ROOT / service["build"]["dockerfile"]
+    built = service if "build" in service else SERVICES[BUILT[service["image"]]]
+    return ROOT / built["build"]["dockerfile"]
 
 
 def test_our_containers_have_no_privileges() -> None:
@@ -187,7 +190,7 @@ def test_our_containers_have_no_privileges() -> None:
 def test_prometheus_scrapes_what_is_there() -> None:
     jobs = yaml.safe_load((ROOT / "configs" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
-    for name in ("service", "bridge"):
+    for name in ("service", "bridge", "monitor"):
         port = SERVICES[name]["ports"][0].rsplit(":", 1)[1]
         assert targets[name] == [f"{name}:{port}"]
 
