@@ -19,6 +19,7 @@ from streaming.settings.sections import (
     RedriveSettings,
     ReplaySettings,
     ServiceSettings,
+    SkipSettings,
     TopicSettings,
 )
 
@@ -247,6 +248,29 @@ def monitor(
         "--shadow-info-url": ("monitor.shadow_info_url", shadow_info_url),
     }
     run_monitor(_configure(flags))
+
+
+@app.command()
+def skip(
+    partition: Annotated[int | None, _option(SkipSettings, "partition", "--partition")] = None,
+    offset: Annotated[int | None, _option(SkipSettings, "offset", "--offset")] = None,
+    reason: Annotated[str | None, _option(SkipSettings, "reason", "--reason")] = None,
+    bootstrap_servers: Servers = None,
+    input_topic: Input = None,
+    group: Annotated[str | None, _option(BridgeSettings, "group", "--group")] = None,
+) -> None:
+    """Send a record that the service fails on to the dead letters, by hand."""
+    from streaming.commands.skip import run_skip
+
+    flags = {
+        "--partition": ("skip.partition", partition),
+        "--offset": ("skip.offset", offset),
+        "--reason": ("skip.reason", reason),
+        "--bootstrap-servers": ("kafka.bootstrap_servers", bootstrap_servers),
+        "--input-topic": ("topics.input", input_topic),
+        "--group": ("bridge.group", group),
+    }
+    run_skip(_configure(flags))
 
 
 def main() -> NoReturn:

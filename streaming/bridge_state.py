@@ -5,6 +5,26 @@ It lies above no folder, since both the bridge and the observability of it read 
 
 import time
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class HeldRecord(NamedTuple):
+    """A record that the service fails on, although it decides others.
+
+    Attributes
+    ----------
+    partition, offset
+        Its place in the input topic.
+    error : str
+        What the service answered.
+    attempts : int
+        How often it was tried and held.
+    """
+
+    partition: int
+    offset: int
+    error: str
+    attempts: int = 0
 
 
 @dataclass
@@ -27,6 +47,13 @@ class BridgeState:
         Whether another process has the instance id. Written by the group monitor.
     rejoin_requests : int
         How often partitions without a reader were found. Written by the group monitor.
+    held : dict of int to HeldRecord
+        Partition to the record that it stands at. Written by the loop; replaced, never changed.
+    committed : dict of int to int
+        Partition to the offset that was committed last. Written by the publisher.
+    skip_orders : dict of (int, int) to str
+        Partition and offset of records that a person has ordered to skip, and why. Written by the group
+        monitor; replaced, never changed.
     stopped_by : str or None
         The error that ended the bridge. Written by the command.
     """
@@ -38,6 +65,9 @@ class BridgeState:
     is_assigned: bool = False
     is_instance_id_taken: bool = False
     rejoin_requests: int = 0
+    held: dict[int, HeldRecord] = field(default_factory=dict)
+    committed: dict[int, int] = field(default_factory=dict)
+    skip_orders: dict[tuple[int, int], str] = field(default_factory=dict)
     stopped_by: str | None = None
 
     @property

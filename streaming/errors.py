@@ -16,6 +16,7 @@
         PublishFailed              retried: abort, new producer, back to the committed offsets
           MessageTooLarge          the same, and the limits of the topics are read again
           TopicsChanged            the same: a topic was made again with other partitions
+      RecordsHeld                  the rest was published: the partitions of these records are held
         NotInGroup                 the same: the group does not count this bridge as a member now
         Fenced                     ends the bridge when another process has its instance id
       ServiceError
@@ -85,6 +86,20 @@ class MessageTooLarge(PublishFailed):
 
 class TopicsChanged(PublishFailed):
     """A topic is not as it was when it was looked at: its partitions and limits are read again."""
+
+
+class RecordsHeld(Exception):
+    """Everything was published but some records that the service fails on, and what stands behind them.
+
+    Parameters
+    ----------
+    records : sequence of (int, int, str)
+        Partition, offset and error of each.
+    """
+
+    def __init__(self, records: Sequence[tuple[int, int, str]]) -> None:
+        super().__init__(f"held: {', '.join(f'{partition}@{offset}' for partition, offset, _ in records)}")
+        self.records = tuple(records)
 
 
 class NotInGroup(PublishFailed):

@@ -88,6 +88,14 @@ class Source(ABC):
         """Undo `pause`."""
 
     @abstractmethod
+    def hold(self, partition: int) -> None:
+        """Fetch nothing of a partition until `release`; `resume` does not undo it."""
+
+    @abstractmethod
+    def release(self, partition: int) -> None:
+        """Undo `hold`."""
+
+    @abstractmethod
     def rewind(self) -> None:
         """Go back to what the group has committed.
 
@@ -170,6 +178,10 @@ class GroupMembership(ABC):
     @abstractmethod
     def has_unassigned_partitions(self) -> bool:
         """Return whether a stable group leaves a partition without a reader; False without an answer."""
+
+    @abstractmethod
+    def read_skip_orders(self) -> dict[tuple[int, int], str]:
+        """Return the records that a person has ordered to skip: partition and offset, and why."""
 
     @abstractmethod
     def leave(self, member_id: str) -> None:

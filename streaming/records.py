@@ -95,4 +95,20 @@ class Rejection(msgspec.Struct, frozen=True, gc=False):
     attempts: int = 0
 
 
+class Undecided(msgspec.Struct, frozen=True, gc=False):
+    """No outcome yet: the service fails on this record, or on one before it in its partition.
+
+    Attributes
+    ----------
+    error : str
+        What the service answered; empty for a record that only stands behind another.
+    """
+
+    error: str = ""
+
+
 Outcome = ServiceDecision | Rejection
+"""What becomes of a record."""
+
+DecidedOutcome = Outcome | Undecided
+"""What a decider returns for a record."""

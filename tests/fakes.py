@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from streaming.errors import BatchRejected, BrokerUnavailable, NotInGroup, RejectedItem
+from streaming.errors import (
+    BatchRejected,
+    BrokerUnavailable,
+    NotInGroup,
+    RejectedItem,
+    ServiceUnavailable,
+)
 from streaming.ports import Classifier, GroupMembership, GroupMetadata, RebalanceListener, Sink, Source
 from streaming.records import InputRecord, NextOffset, OutputRecord, ServiceDecision
 from streaming.scoring.answer import read_answer
@@ -32,6 +38,7 @@ class FakeClassifier(Classifier):
         self.faults = list(faults)
         self.requests: list[int] = []
         self.before: Callable[[], None] = lambda: None
+        self.poison: bytes | None = None
         self._names_culprits = names_culprits
 
     def classify(
@@ -39,6 +46,8 @@ class FakeClassifier(Classifier):
     ) -> list[ServiceDecision]:
         self.requests.append(len(transactions))
         self.before()
+        if self.poison is not None and self.poison in transactions:
+            raise ServiceUnavailable("The service answered 500.", "500")
         if self.faults and (fault := self.faults.pop(0)) is not None:
             raise fault
         status, answer = classify(b"[" + b",".join(transactions) + b"]")
@@ -98,6 +107,7 @@ class FakeSource(Source):
         self.pauses = 0
         self.rewinds = 0
         self.rejoins = 0
+        self.held: set[int] = set()
         self.is_closed = False
         self.faults: list[Exception] = []
         self._member = self._seen_member = 0
@@ -165,6 +175,8 @@ class FakeSource(Source):
         for partition, position in list(self._positions.items()):
             if self._is_paused:
                 break
+            if partition in self.held:
+                continue
             part = self._broker.inputs.get(partition, [])[position : position + max_records - len(found)]
             self._positions[partition] = position + len(part)
             found += part
@@ -178,6 +190,12 @@ class FakeSource(Source):
 
     def resume(self) -> None:
         self._is_paused = False
+
+    def hold(self, partition: int) -> None:
+        self.held.add(partition)
+
+    def release(self, partition: int) -> None:
+        self.held.discard(partition)
 
     def rewind(self) -> None:
         self.rewinds += 1
@@ -257,6 +275,7 @@ class FakeGroupMembership(GroupMembership):
         self.taken = threading.Event()
         self.is_unassigned = False
         self.has_left = False
+        self.skip_orders: dict[tuple[int, int], str] = {}
         self.left_as = ""
         self.is_closed = False
 
@@ -265,6 +284,9 @@ class FakeGroupMembership(GroupMembership):
 
     def has_unassigned_partitions(self) -> bool:
         return self.is_unassigned
+
+    def read_skip_orders(self) -> dict[tuple[int, int], str]:
+        return self.skip_orders
 
     def leave(self, member_id: str) -> None:
         self.has_left = True

@@ -18,6 +18,7 @@ changes what it does next:
 ``unnamed``           answers 400 without naming items when a transaction is bad
 ``strict``            decides as another release would
 ``too_large``         answers 413 to more than `value` transactions
+``poison``            answers 500 to a request with a transaction whose id ends with `value`
 ====================  =====================================================================
 """
 
@@ -174,6 +175,8 @@ class ScriptedService:
             await asyncio.sleep(self.value)
         if self.mode == "too_large" and len(json.loads(body)) > self.value:
             return await self._answer(writer, 413, {"error": "too large", "detail": []})
+        if self.mode == "poison" and f'{self.value}"'.encode() in body:
+            return await self._answer(writer, 500, {"error": "scripted", "detail": []})
         status, answer = classify(body, self.release)
         if status == 400 and self.mode == "unnamed":
             answer["detail"] = []

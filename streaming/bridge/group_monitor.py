@@ -66,9 +66,18 @@ class GroupMonitor:
                 self._state.is_instance_id_taken = _ask_safely(self.is_instance_id_taken)
                 if self._state.is_instance_id_taken:
                     return
+                if self._state.held:
+                    self._state.skip_orders = self._read_skip_orders()
                 self._state.rejoin_requests += _ask_safely(self._are_partitions_unassigned)
         finally:
             self._membership.close()
+
+    def _read_skip_orders(self) -> dict[tuple[int, int], str]:
+        try:
+            return self._membership.read_skip_orders()
+        except Exception as error:
+            log.warning("skip_orders_unknown", error=type(error).__name__)
+            return self._state.skip_orders
 
     def _are_partitions_unassigned(self) -> bool:
         """Return whether the same generation leaves a partition without a reader for the second time.

@@ -10,10 +10,11 @@ from typing_extensions import override
 
 from streaming.bridge.batch import split_into_batches
 from streaming.bridge.group_monitor import GroupMonitor
+from streaming.bridge.held import HeldPartitions
 from streaming.bridge.pipeline import Pipeline
 from streaming.bridge.recovery import Recovery
-from streaming.bridge_state import BridgeState
-from streaming.errors import Fenced, NotInGroup
+from streaming.bridge_state import BridgeState, HeldRecord
+from streaming.errors import Fenced, NotInGroup, RecordsHeld
 from streaming.observability.metrics import Metrics
 from streaming.ports import GroupMembership, RebalanceListener, Sink, Source
 from streaming.records import InputRecord
@@ -36,6 +37,7 @@ class BridgeParts:
     monitor: GroupMonitor
     pipeline: Pipeline
     recovery: Recovery
+    held: HeldPartitions
     metrics: Metrics
     state: BridgeState
 
@@ -57,6 +59,7 @@ class Bridge(RebalanceListener):
         self._monitor = parts.monitor
         self._pipeline = parts.pipeline
         self._recovery = parts.recovery
+        self._held = parts.held
         self._metrics = parts.metrics
         self._state = parts.state
         self._bridge = bridge
@@ -94,6 +97,9 @@ class Bridge(RebalanceListener):
 
     def _step(self) -> None:
         self._note_turn()
+        if isinstance(failure := self._pipeline.failure, RecordsHeld):
+            self._held.hold(HeldRecord(*record) for record in failure.records)
+        self._held.release_due()
         if self._recovery.is_due:
             limit_s = self._bridge.transaction_deadline_s + 1
             self._recovery.run(self._stopping, limit_s, self._keep_alive)
@@ -192,6 +198,7 @@ class Bridge(RebalanceListener):
     @override
     def on_assigned(self, partitions: Sequence[int]) -> None:
         self._metrics.count_rebalance("assigned")
+        self._held.forget()  # the next owner finds out for itself
         log.info("partitions_assigned", partitions=list(partitions))
 
     @override

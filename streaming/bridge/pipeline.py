@@ -14,10 +14,10 @@ from streaming.bridge.batch import Batch
 from streaming.bridge.decider import Dropped
 from streaming.bridge.fetch_timing import FetchTiming
 from streaming.daemon_pool import DaemonPool
-from streaming.records import Outcome
+from streaming.records import DecidedOutcome
 
-Decide = Callable[[Batch], list[Outcome]]
-DecidedBatch = tuple[Batch, list[Outcome]]
+Decide = Callable[[Batch], list[DecidedOutcome]]
+DecidedBatch = tuple[Batch, list[DecidedOutcome]]
 Publish = Callable[[Sequence[DecidedBatch]], None]
 
 # Beyond 2000 records a transaction only its latency grows.
@@ -56,7 +56,7 @@ class Pipeline:
         self._publish = publish
         self._max_batches = max_batches
         self._max_bytes = max_bytes
-        self._queue: deque[tuple[Batch, Future[list[Outcome]]]] = deque()
+        self._queue: deque[tuple[Batch, Future[list[DecidedOutcome]]]] = deque()
         self._size = 0
         self._undecided = 0  # batches
         self._is_large = False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from streaming.bridge.pipeline import DecidedBatch
 from streaming.bridge_state import BridgeState
-from streaming.errors import MessageTooLarge
+from streaming.errors import MessageTooLarge, RecordsHeld
 from streaming.observability.metrics import Metrics
 from streaming.output_records import (
     make_dead_letter,
@@ -14,7 +14,15 @@ from streaming.output_records import (
     make_decision_record,
 )
 from streaming.ports import Sink, Source
-from streaming.records import InputRecord, NextOffset, Outcome, OutputRecord, Rejection, ServiceDecision
+from streaming.records import (
+    InputRecord,
+    NextOffset,
+    Outcome,
+    OutputRecord,
+    Rejection,
+    ServiceDecision,
+    Undecided,
+)
 
 # What a record takes besides key, value and header bytes: lengths, batch header; generous.
 OVERHEAD_BYTES = 512
@@ -70,24 +78,24 @@ class Publisher:
         ------
         PublishFailed
             If it is not sure that all arrived.
+        RecordsHeld
+            If records are undecided; what stands before them was published.
         """
         # Taken now: if the partitions move to another member meanwhile, the broker refuses this commit.
         metadata = self._source.group_metadata()
         begun = time.monotonic()
         at_ms = time.time_ns() // 1_000_000
-        decided = [
-            (record, outcome)
-            for batch, outcomes in batches
-            for record, outcome in zip(batch.records, outcomes, strict=True)
-        ]
+        decided, held = _separate(batches)
         outputs = [self._make_output(record, outcome, at_ms) for record, outcome in decided]
-        offsets: dict[int, NextOffset] = {}
-        for batch, _ in batches:
-            offsets |= batch.next_offsets()
+        offsets = _offsets_after(decided)
         self._metrics.add_stage_seconds("write", time.monotonic() - begun)
-        self._sink.publish(outputs, offsets, metadata)
-        self._state.last_commit = time.monotonic()
-        self._metrics.count_transaction(decided, time.monotonic() - begun)
+        if offsets:
+            self._sink.publish(outputs, offsets, metadata)
+            self._state.committed |= {partition: after.offset for partition, after in offsets.items()}
+            self._state.last_commit = time.monotonic()
+            self._metrics.count_transaction(decided, time.monotonic() - begun)
+        if held:
+            raise RecordsHeld(held)
 
     def refresh_limits(self) -> None:
         """Read the limits of the output topics again.
@@ -132,6 +140,28 @@ class Publisher:
                 f"The decisions topic takes records of {limit} bytes at most, which is too little for "
                 f"decisions: set its max.message.bytes to {USUAL_DECISION_BYTES} or more."
             )
+
+
+def _separate(
+    batches: Sequence[DecidedBatch],
+) -> tuple[list[tuple[InputRecord, Outcome]], list[tuple[int, int, str]]]:
+    """Return what can be published, and the records that hold their partitions back."""
+    decided: list[tuple[InputRecord, Outcome]] = []
+    held: dict[int, tuple[int, int, str]] = {}
+    for batch, outcomes in batches:
+        for record, outcome in zip(batch.records, outcomes, strict=True):
+            if record.partition in held:
+                continue  # behind one that is held: the order within a partition is kept
+            if isinstance(outcome, Undecided):
+                held[record.partition] = (record.partition, record.offset, outcome.error)
+            else:
+                decided.append((record, outcome))
+    return decided, list(held.values())
+
+
+def _offsets_after(decided: Sequence[tuple[InputRecord, Outcome]]) -> dict[int, NextOffset]:
+    last = {record.partition: record for record, _ in decided}
+    return {partition: NextOffset(one.offset + 1, one.leader_epoch) for partition, one in last.items()}
 
 
 def _size(output: OutputRecord) -> int:

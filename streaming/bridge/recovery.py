@@ -11,13 +11,22 @@ from streaming.bridge.group_monitor import GroupMonitor
 from streaming.bridge.pipeline import Pipeline
 from streaming.bridge.publisher import Publisher
 from streaming.bridge_state import BridgeState
-from streaming.errors import BrokerUnavailable, Fenced, MessageTooLarge, PublishFailed, TopicsChanged
+from streaming.errors import (
+    BrokerUnavailable,
+    Fenced,
+    MessageTooLarge,
+    PublishFailed,
+    RecordsHeld,
+    TopicsChanged,
+)
 from streaming.observability.metrics import Metrics
 from streaming.ports import Sink, Source
 from streaming.scoring.backoff import Backoff
 
 log = structlog.get_logger()
 
+# What going back to the committed offsets can mend.
+PASSING = (PublishFailed, BrokerUnavailable, Dropped, RecordsHeld)
 # Fenced this often within this time, another process must be using the instance id.
 RIVAL_FENCINGS = 3
 RIVAL_WINDOW_S = 60.0
@@ -108,7 +117,7 @@ class Recovery:
         self._is_requested = True
         self._pipeline.drop(drop_timeout_s)
         self._slow_down(stopping)
-        if failure is not None:
+        if failure is not None and not isinstance(failure, RecordsHeld):
             log.warning("transaction_abandoned", error=str(failure) or type(failure).__name__)
             self._metrics.count_aborted()
         self._must_refresh |= isinstance(failure, MessageTooLarge | TopicsChanged)
@@ -145,7 +154,7 @@ class Recovery:
     def _raise_if_hopeless(self, failure: BaseException | None) -> None:
         if isinstance(failure, Fenced):
             self._raise_if_rival(failure)
-        elif failure is not None and not isinstance(failure, PublishFailed | BrokerUnavailable | Dropped):
+        elif failure is not None and not isinstance(failure, PASSING):
             raise failure
 
     def _raise_if_rival(self, failure: Fenced) -> None:

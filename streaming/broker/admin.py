@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, NewTopic
+from kafka.structs import OffsetAndMetadata
 
 from streaming.broker.connection import client_config, retry_until_reached, translate_error
 from streaming.errors import BrokerRefused, BrokerUnavailable
@@ -150,6 +151,23 @@ class Admin:
             # A client that is kept open asks where the coordinator was: this must not pass for "nobody".
             raise BrokerUnavailable(f"Group {group} is not described: {found['error']}")
         return found
+
+    def read_notes(self, group: str, topic: str) -> dict[tuple[int, int], str]:
+        """Return the texts beside a group's committed offsets: partition and offset, and the text."""
+        found = self._client.list_group_offsets([group])[group]
+        return {
+            (place.partition, committed.offset): committed.metadata or ""
+            for place, committed in found.items()
+            if place.topic == topic and committed.offset >= 0
+        }
+
+    def write_note(self, group: str, topic: str, partition: int, offset: int, text: str) -> None:
+        """Commit an offset with a text beside it, for a group without members."""
+        place = TopicPartition(topic, partition)
+        done = self._client.alter_group_offsets(group, {place: OffsetAndMetadata(offset, text, -1)})
+        for error in done.values():
+            if error is not kafka_errors.NoError:
+                raise translate_error(error(), f"Noting offset {offset} for group {group}")
 
     def remove(self, group: str, instance_id: str, member_id: str) -> None:
         """Take a static member out of its group; ``close()`` of its consumer does not.

@@ -274,6 +274,20 @@ class GroupConsumer(Source):
             )
 
     @override
+    def hold(self, partition: int) -> None:
+        self._held.add(partition)
+        place = TopicPartition(self._topic, partition)
+        if place in self._consumer.assignment():
+            self._consumer.pause(place)
+
+    @override
+    def release(self, partition: int) -> None:
+        self._held.discard(partition)
+        place = TopicPartition(self._topic, partition)
+        if not self._is_paused and place in self._consumer.assignment():
+            self._consumer.resume(place)
+
+    @override
     def rejoin(self) -> None:
         kafka_internals.refresh_metadata(self._consumer)
         kafka_internals.request_rejoin(self._consumer)

@@ -27,6 +27,11 @@ NO_ANSWER = (
 )
 
 
+def skip_group(group: str) -> str:
+    """Return the group whose committed offsets are the records that a person has ordered to skip."""
+    return f"{group}.skip"
+
+
 class KafkaGroupMembership(GroupMembership):
     """Asks the group's coordinator who holds our instance id.
 
@@ -43,22 +48,27 @@ class KafkaGroupMembership(GroupMembership):
     @override
     def is_taken(self, membership: GroupMetadata) -> bool:
         bridge = self._settings.bridge
-        holder = self._asked(lambda admin: admin.holder(bridge.group, bridge.instance_id))
+        holder = self._ask(lambda admin: admin.holder(bridge.group, bridge.instance_id))
         return holder is not None and holder != getattr(membership, "member_id", None)
 
     @override
     def has_unassigned_partitions(self) -> bool:
         group, topic = self._settings.bridge.group, self._settings.topics.input
-        assigned = self._asked(lambda admin: admin.assigned(group, topic))
+        assigned = self._ask(lambda admin: admin.assigned(group, topic))
         return assigned is not None and not assigned.issuperset(range(self._partitions))
 
-    def _asked(self, question: Callable[[Admin], Answer | None]) -> Answer | None:
+    def _ask(self, question: Callable[[Admin], Answer | None]) -> Answer | None:
         with self._lock:
             try:
                 return question(self._connected())
             except NO_ANSWER:
                 self._disconnect()
                 return None
+
+    @override
+    def read_skip_orders(self) -> dict[tuple[int, int], str]:
+        bridge, topic = self._settings.bridge, self._settings.topics.input
+        return self._ask(lambda admin: admin.read_notes(skip_group(bridge.group), topic)) or {}
 
     @override
     def leave(self, member_id: str) -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streaming.bridge.decider import Decider
+from streaming.bridge_state import BridgeState
 from streaming.broker.admin import Admin
 from streaming.broker.group_snapshot import group_metadata_without_member
 from streaming.broker.range_reader import Offsets, RangeReader
@@ -124,7 +125,7 @@ def _backfill(
     service = settings.service
     classifier = HttpClassifier(service)
     backoff = Backoff(service.backoff_initial_s, service.backoff_max_s, service.retry_after_max_s)
-    decide = Decider(classifier, backoff, Metrics()).decide
+    decide = Decider(classifier, backoff, Metrics(), BridgeState()).decide
     limits = BatchLimits(service.max_batch_records, service.max_batch_bytes)
     try:
         with show_count("decided again") as report:

@@ -4,6 +4,7 @@ import structlog
 
 from streaming.bridge.decider import Decider
 from streaming.bridge.group_monitor import GroupMonitor
+from streaming.bridge.held import HeldPartitions
 from streaming.bridge.loop import Bridge, BridgeParts
 from streaming.bridge.pipeline import LARGE_RECORDS, Pipeline
 from streaming.bridge.publisher import Publisher, RecordSizeLimits
@@ -46,19 +47,20 @@ def build_bridge(settings: Settings, metrics: Metrics, state: BridgeState, class
     outputs = _OutputTopics(settings, sink, topics)
     membership = KafkaGroupMembership(settings, topics.input.partitions)
     publisher = Publisher(source, sink, outputs.read_limits, metrics, state)
-    pipeline = _build_pipeline(settings, classifier, publisher, metrics)
+    pipeline = _build_pipeline(settings, classifier, publisher, metrics, state)
     monitor = GroupMonitor(source, membership, state, bridge.membership_check_s)
     recovery = Recovery(source, sink, pipeline, monitor, metrics, state, BROKER_BACKOFF, publisher)
-    parts = BridgeParts(source, sink, membership, monitor, pipeline, recovery, metrics, state)
+    held = HeldPartitions(source, metrics, state)
+    parts = BridgeParts(source, sink, membership, monitor, pipeline, recovery, held, metrics, state)
     return Bridge(parts, bridge, settings.service)
 
 
 def _build_pipeline(
-    settings: Settings, classifier: Classifier, publisher: Publisher, metrics: Metrics
+    settings: Settings, classifier: Classifier, publisher: Publisher, metrics: Metrics, state: BridgeState
 ) -> Pipeline:
     service, bridge = settings.service, settings.bridge
     return Pipeline(
-        Decider(classifier, service_backoff(service), metrics).decide,
+        Decider(classifier, service_backoff(service), metrics, state).decide,
         publisher,
         bridge.max_in_flight_batches,
         bridge.max_in_flight_bytes,

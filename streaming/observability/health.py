@@ -41,6 +41,12 @@ class Health:
             return "the bridge has not joined its group"
         if standstill_s > self._settings.progress_timeout_s:
             return f"records wait and none was committed for {standstill_s:.0f} s"
+        if held := list(self._state.held.values()):
+            one = held[0]
+            return (
+                f"{len(held)} partitions stand at a record that the service fails on: partition "
+                f"{one.partition}, offset {one.offset}: {one.error} See `streaming skip`."
+            )
         if not self._is_service_ready():
             return "the scoring service is not ready"
         return self.liveness_failure()

@@ -23,7 +23,7 @@ KNOWN_REJECTIONS = {
         *("too_deep", "number_out_of_range", "duplicate_key"),
     ),
     "validate": ("too_large",),
-    "classify": ("rejected",),
+    "classify": ("rejected", "decision_too_large", "skipped"),
 }
 DECISIONS = ("approve", "review", "decline")
 RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -113,6 +113,11 @@ class Metrics:
             "bridge_records_skipped",
             "Records that were gone before they were decided",
             ["partition", "reason"],
+            registry=registry,
+        )
+        self._held = Gauge(
+            "bridge_partitions_held",
+            "Partitions that stand at a record the service fails on",
             registry=registry,
         )
         self._lag = Gauge(
@@ -205,6 +210,10 @@ class Metrics:
     def count_skipped(self, partition: int, reason: str, records: int) -> None:
         """Count records of the input that were gone before they were decided."""
         self._skipped.labels(str(partition), reason).inc(records)
+
+    def show_held(self, partitions: int) -> None:
+        """Set the number of partitions that stand at a record the service fails on."""
+        self._held.set(partitions)
 
     def show_lag(self, lags: Mapping[int, int]) -> None:
         """Note the records not fetched yet, by partition."""

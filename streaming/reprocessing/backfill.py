@@ -10,9 +10,18 @@ from typing import Any
 import msgspec
 
 from streaming.bridge.batch import Batch, split_into_batches
+from streaming.errors import ServiceError
 from streaming.output_records import make_decision_record
 from streaming.ports import GroupMetadata, Sink
-from streaming.records import InputRecord, Outcome, OutputRecord, Rejection, ServiceDecision
+from streaming.records import (
+    DecidedOutcome,
+    InputRecord,
+    Outcome,
+    OutputRecord,
+    Rejection,
+    ServiceDecision,
+    Undecided,
+)
 
 KIND = "decision"
 MAX_EXAMPLES = 20
@@ -160,7 +169,7 @@ class BatchLimits:
 
 def backfill(  # what it reads, decides, writes and compares with
     records: Iterable[list[InputRecord]],
-    decide: Callable[[Batch], list[Outcome]],
+    decide: Callable[[Batch], list[DecidedOutcome]],
     sink: Sink,
     metadata: GroupMetadata,
     earlier: dict[SourceOffset, EarlierDecision],
@@ -191,13 +200,21 @@ def backfill(  # what it reads, decides, writes and compares with
     comparison = Comparison()
     done = 0
     for batch in _batches(records, limits):
-        outcomes = list(zip(batch.records, decide(batch), strict=True))
+        outcomes = [_require(*pair) for pair in zip(batch.records, decide(batch), strict=True)]
         sink.publish(list(_outputs(outcomes)), batch.next_offsets(), metadata)
         for record, outcome in outcomes:
             comparison.add(record, outcome, earlier.get((record.partition, record.offset)))
         done += len(batch)
         report(done)
     return comparison
+
+
+def _require(record: InputRecord, outcome: DecidedOutcome) -> tuple[InputRecord, Outcome]:
+    if isinstance(outcome, Undecided):
+        place = f"{record.topic}, partition {record.partition}, offset {record.offset}"
+        message = f"The service fails on {place}, though it decides others: {outcome.error}"
+        raise ServiceError(f"{message} Mend the service and run the same command again.")
+    return record, outcome
 
 
 def _batches(records: Iterable[list[InputRecord]], limits: BatchLimits) -> Iterator[Batch]:

@@ -30,6 +30,7 @@ from streaming.settings.sections import (
     RedriveSettings,
     ReplaySettings,
     ServiceSettings,
+    SkipSettings,
     TopicSettings,
 )
 
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     drift: DriftSettings = DriftSettings()
     redrive: RedriveSettings = RedriveSettings()
     backfill: BackfillSettings = BackfillSettings()
+    skip: SkipSettings = SkipSettings()
     monitor: MonitorSettings = MonitorSettings()
     log: LogSettings = LogSettings()
 

@@ -290,6 +290,19 @@ class RedriveSettings(Section):
     dry_run: bool = Field(False, description="Only count the letters.")
 
 
+class SkipSettings(Section):
+    """Which record, that the service fails on, is sent to the dead letters by hand."""
+
+    partition: int | None = Field(None, ge=0, description="Partition of the record; null: none, name one.")
+    offset: int | None = Field(None, ge=0, description="Offset of the record; null: none, name one.")
+    reason: str | None = Field(
+        None, min_length=1, max_length=500, description="Why, for the dead letter; null: none, give one."
+    )
+    wait_s: float = Field(
+        60.0, gt=0, le=3600, description="How long the command waits for a bridge to skip it, seconds."
+    )
+
+
 BOUND = "an offset, a time like 2026-01-31T12:00:00 (UTC), `earliest` or `latest`"
 
 

@@ -1,3 +1,4 @@
+import itertools
 import threading
 import time
 
@@ -5,9 +6,10 @@ import pytest
 
 from streaming.bridge.batch import Batch
 from streaming.bridge.decider import Decider, Dropped
+from streaming.bridge_state import BridgeState, HeldRecord
 from streaming.errors import BatchRejected, BatchTooLarge, RejectedItem, ServiceRefused, ServiceUnavailable
 from streaming.observability.metrics import Metrics
-from streaming.records import InputRecord, Outcome, Rejection, ServiceDecision
+from streaming.records import InputRecord, Outcome, Rejection, ServiceDecision, Undecided
 from streaming.scoring.backoff import Backoff
 from tests.e2e.faults import transactions
 from tests.fakes import TOPIC, FakeClassifier
@@ -23,7 +25,7 @@ def good(count: int) -> list[bytes]:
 
 
 def decide(classifier: FakeClassifier, batch: Batch) -> list[Outcome]:
-    return Decider(classifier, Backoff(0.001, 0.002), Metrics()).decide(batch)
+    return Decider(classifier, Backoff(0.001, 0.002), Metrics(), BridgeState()).decide(batch)
 
 
 def stages(outcomes: list[Outcome]) -> str:
@@ -109,7 +111,7 @@ def test_a_dropped_batch_stops_waiting_at_once() -> None:
     classifier.before = lambda: threading.Timer(0.05, batch.dropped.set).start()
     begun = time.monotonic()
     with pytest.raises(Dropped):
-        Decider(classifier, Backoff(0.01, 0.02), Metrics()).decide(batch)
+        Decider(classifier, Backoff(0.01, 0.02), Metrics(), BridgeState()).decide(batch)
     assert time.monotonic() - begun < 5
 
 
@@ -126,3 +128,46 @@ def test_retry_after_is_honoured_within_reason() -> None:
     assert 20.0 <= backoff.delay_s(1, 20.0) <= 22.0
     assert 30.0 <= backoff.delay_s(1, 86_400.0) <= 33.0
     assert backoff.delay_s(1, 0.0) >= 0.05
+
+
+def batch_of(values: list[bytes]) -> Batch:
+    return Batch([InputRecord("t", 0, number, 0, None, value) for number, value in enumerate(values)])
+
+
+def test_a_record_that_the_service_fails_on_is_told_apart() -> None:
+    classifier = FakeClassifier()
+    values = list(itertools.islice(transactions(3), 40))
+    classifier.poison = values[17]
+    decider = Decider(classifier, Backoff(0.001, 0.002), Metrics(), BridgeState())
+    outcomes = decider.decide(
+        Batch([InputRecord("t", 0, n, 0, None, value) for n, value in enumerate(values)])
+    )
+    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Undecided)] == [17]
+    assert len(classifier.requests) < 60
+
+
+def test_a_record_that_was_held_is_asked_alone_and_once() -> None:
+    classifier = FakeClassifier()
+    values = list(itertools.islice(transactions(3), 10))
+    classifier.poison = values[0]
+    state = BridgeState(held={0: HeldRecord(0, 0, "500")})
+    decider = Decider(classifier, Backoff(0.001, 0.002), Metrics(), state)
+    batch = batch_of(values)
+    assert isinstance(decider.decide(batch)[0], Undecided)
+    assert classifier.requests == [1, 9]
+    state.skip_orders = {(0, 0): "by hand"}
+    skipped = decider.decide(batch)[0]
+    assert isinstance(skipped, Rejection)
+    assert (skipped.reason, skipped.message) == ("skipped", "by hand")
+
+
+def test_a_service_that_fails_on_everything_is_waited_for() -> None:
+    """Told apart are records only where the service decides others: an outage holds nothing."""
+    down = ServiceUnavailable("The service answered 500.", "500")
+    classifier = FakeClassifier([down] * 12)
+    values = list(itertools.islice(transactions(3), 40))
+    decider = Decider(classifier, Backoff(0.001, 0.002), Metrics(), BridgeState())
+    outcomes = decider.decide(
+        Batch([InputRecord("t", 0, n, 0, None, value) for n, value in enumerate(values)])
+    )
+    assert not [outcome for outcome in outcomes if isinstance(outcome, Undecided)]

@@ -9,11 +9,12 @@ import pytest
 
 from streaming.bridge.decider import Decider
 from streaming.bridge.group_monitor import GroupMonitor
+from streaming.bridge.held import HeldPartitions
 from streaming.bridge.loop import Bridge, BridgeParts
 from streaming.bridge.pipeline import Pipeline
 from streaming.bridge.publisher import Publisher, RecordSizeLimits
 from streaming.bridge.recovery import Recovery
-from streaming.bridge_state import BridgeState
+from streaming.bridge_state import BridgeState, HeldRecord
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -101,11 +102,12 @@ def make_rig(
         return RecordSizeLimits(10**6, 10**6)
 
     publisher = Publisher(source, sink, read_limits, metrics, state)
-    decider = Decider(classifier, Backoff(0.001, 0.005), metrics)
+    decider = Decider(classifier, Backoff(0.001, 0.005), metrics, state)
     pipeline = Pipeline(decider.decide, publisher, 3, 10**7, 2, large_records=records)
     monitor = GroupMonitor(source, membership, state, 0.05)
     recovery = Recovery(source, sink, pipeline, monitor, metrics, state, Backoff(0.001, 0.005), publisher)
-    parts = BridgeParts(source, sink, membership, monitor, pipeline, recovery, metrics, state)
+    held = HeldPartitions(source, metrics, state)
+    parts = BridgeParts(source, sink, membership, monitor, pipeline, recovery, held, metrics, state)
     bridge = Bridge(parts, settings, service)
     return Rig(broker, source, sink, membership, classifier, metrics, state, bridge, refreshed)
 
@@ -410,3 +412,27 @@ def test_stopping_while_the_broker_is_down(rig: Rig) -> None:
     wait_until(lambda: rig.sink.starts > 2, 5, "no attempt")
     rig.stop()
     assert rig.error is None
+
+
+def test_a_record_that_the_service_fails_on_holds_its_partition_alone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.bridge.held.FIRST_RETRY_S", 0.05)
+    values = list(itertools.islice(transactions(9), 200))
+    for number, value in enumerate(values):
+        rig.broker.produce(number % 2, value, b"k")
+    poison = rig.broker.inputs[0][40]
+    rig.classifier.poison = poison.value
+    rig.start()
+    wait_until(lambda: rig.broker.committed.get(1) == 100, 10, "the other partition stands too")
+    wait_until(lambda: rig.broker.committed.get(0) == 40, 10, "what is before it was not published")
+    wait_until(lambda: rig.state.held.get(0, HeldRecord(0, 0, "")).attempts > 2, 10, "not tried again")
+    assert rig.state.held[0].offset == 40
+    rig.membership.skip_orders = {(0, 40): "it kills the service"}
+    rig.wait_drained()
+    wait_until(lambda: not rig.state.held, 5, "still held")
+    assert not rig.source.held
+    outcomes = [output for output in rig.broker.outputs if output.kind == "dead_letter"]
+    assert [output.value for output in outcomes] == [poison.value]
+    assert dict(outcomes[0].headers)["error.message"] == b"it kills the service"
+    assert len(rig.broker.outputs) == 200

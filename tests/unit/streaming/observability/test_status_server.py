@@ -67,7 +67,7 @@ def test_what_is_known_to_be_possible_counts_from_zero(metrics: Metrics) -> None
 def test_no_reason_of_the_bridge_is_forgotten() -> None:
     """Those that the service gives for an item are not known here; all others begin at zero."""
     sources = [path.read_text() for path in Path(status.__file__).parents[1].rglob("*.py")]
-    named = {pair for text in sources for pair in re.findall(r'Rejection\("(\w+)", "(\w+)"', text)}
+    named = {pair for text in sources for pair in re.findall(r'Rejection\(\s*"(\w+)",\s*"(\w+)"', text)}
     assert named == {(stage, reason) for stage, reasons in KNOWN_REJECTIONS.items() for reason in reasons}
     stages = {
         stage for text in sources for stage in re.findall(r'(?:add_stage_seconds|_spent)\("(\w+)"', text)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from streaming.bridge.decider import Decider
+from streaming.bridge_state import BridgeState
 from streaming.commands.backfill import _check_place, _write
 from streaming.commands.redrive import _progress_group
 from streaming.commands.topics import group_name
@@ -131,7 +132,7 @@ def test_a_backfill_decides_compares_and_commits_its_progress() -> None:
     values = [next(sound) for _ in range(30)] + [b"{"]
     records = [InputRecord(TOPIC, 0, offset, 0, b"k", value) for offset, value in enumerate(values)]
     broker = FakeBroker()
-    decide = Decider(FakeClassifier(), Backoff(0.001, 0.01), Metrics()).decide
+    decide = Decider(FakeClassifier(), Backoff(0.001, 0.01), Metrics(), BridgeState()).decide
     earlier = {(0, offset): EarlierDecision("decline", "6") for offset in range(20)}
     found = backfill([records], decide, FakeSink(broker), HERE, earlier, BatchLimits(8, 10**6))
     assert found.decided.total() == 30
