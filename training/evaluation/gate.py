@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.labelled import GroundTruth
-from training.evaluation.calibration_check import check_calibration, largest_z
+from training.evaluation.calibration_check import Interval, check_calibration
 from training.evaluation.metrics import Criteria, Estimate, ModelOutput, evaluate, measure, resampled
 from training.settings.sections import GateSettings
 
@@ -173,18 +173,33 @@ def _judge_alone(
 
 
 def _judge_calibration(evidence: Evidence, settings: GateSettings) -> list[str]:
-    found = check_calibration(evidence.output.score, evidence.truth)
-    allowed = largest_z(settings.calibration_confidence, int(found.seen), evidence.frauds_fitted)
-    reasons = []
-    if not abs(found.z) <= allowed:
+    found = check_calibration(
+        evidence.output.score,
+        evidence.truth,
+        confidence=settings.calibration_confidence,
+        frauds_fitted=evidence.frauds_fitted,
+    )
+    factor, reasons = settings.calibration_tolerance, []
+    if not found.ratio.may_lie_within(factor):
         reasons.append(
-            f"its probabilities are not calibrated: they promise {found.expected:.1f} frauds where "
-            f"{found.seen:.0f} were seen (Spiegelhalter's z {found.z:.1f}, chance explains {allowed:.1f})"
+            f"its probabilities promise {found.expected:.1f} frauds where {found.seen:.0f} were seen, "
+            f"more than a factor of {factor:g} apart beyond what chance explains"
+        )
+    if not found.slope.may_lie_within(factor):
+        reasons.append(
+            f"its probabilities are {_extremity(found.slope)}: the labels' log-odds change by "
+            f"{found.slope.value:.2f} [{found.slope.low:.2f}, {found.slope.high:.2f}] where its own do by 1"
         )
     limit = settings.max_calibration_error
     if limit is not None and not evidence.calibration_error <= limit:
         reasons.append(f"calibration error {evidence.calibration_error:.4f} is above {limit:g}")
     return reasons
+
+
+def _extremity(slope: Interval) -> str:
+    if np.isnan(slope.value):
+        return "the same for every row"
+    return "too extreme" if slope.value < 1 else "too cautious"
 
 
 def _difference(

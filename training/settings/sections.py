@@ -245,6 +245,14 @@ class GateSettings(Section):
         lt=1,
         description="Coverage of what chance explains of a difference between probabilities and frauds seen.",
     )
+    calibration_tolerance: float = Field(
+        1.5,
+        ge=1,
+        description=(
+            "Factor by which the frauds promised, and the slope of the log-odds, may be off beyond what "
+            "chance explains."
+        ),
+    )
     max_calibration_error: float | None = Field(
         None,
         gt=0,
