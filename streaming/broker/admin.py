@@ -2,7 +2,7 @@
 """Looks after topics and membership: created when missing, checked before anything is consumed."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -91,8 +91,8 @@ class Admin:
 
     def create(self, name: str, partitions: int, settings: TopicSettings) -> Topic:
         """Create a topic, unless somebody else just did, and wait until it can be used."""
-        limit = {"max.message.bytes": str(settings.max_message_bytes)} if name != settings.input else {}
-        new = NewTopic(name, partitions, settings.replication_factor, topic_configs=limit)
+        configs = _configs(name, settings)
+        new = NewTopic(name, partitions, settings.replication_factor, topic_configs=configs)
         try:
             with contextlib.suppress(kafka_errors.TopicAlreadyExistsError):
                 self._client.create_topics([new], timeout_ms=10_000)
@@ -112,6 +112,19 @@ class Admin:
             return int(_value(found, "max.message.bytes"))
         except (kafka_errors.KafkaError, KeyError, ValueError, TypeError):
             return None
+
+    def topic_configs(self, name: str, keys: Sequence[str]) -> dict[str, str]:
+        """Return what a topic is set to; a key is missing where this user may not ask."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(keys))
+        try:
+            found = self._client.describe_configs([resource], config_filter="all")
+        except (kafka_errors.KafkaError, ValueError, TypeError):
+            return {}
+        values = {}
+        for key in keys:
+            with contextlib.suppress(KeyError):
+                values[key] = str(_value(found, key))
+        return values
 
     def holder(self, group: str, instance_id: str) -> str | None:
         """Return the member id under which a group knows an instance id, or None.
@@ -176,6 +189,19 @@ class Admin:
         """
         member = MemberToRemove(member_id=member_id, group_instance_id=instance_id)
         self._client.remove_group_members(group, [member])
+
+
+def _configs(name: str, settings: TopicSettings) -> dict[str, str]:
+    """Return what a topic is created with, where it is not the broker's default."""
+    # Said even where it is the default: a record without a key cannot be written to a compacted topic.
+    configs = {"cleanup.policy": "delete"}
+    if name != settings.input:
+        configs["max.message.bytes"] = str(settings.max_message_bytes)
+    if settings.min_insync_replicas is not None:
+        configs["min.insync.replicas"] = str(settings.min_insync_replicas)
+    if (hours := settings.retention_hours(name)) is not None:
+        configs["retention.ms"] = str(hours * 3_600_000)
+    return configs
 
 
 def _value(found: Any, key: str) -> Any:

@@ -2,10 +2,16 @@
 
 from dataclasses import dataclass
 
+import structlog
+
 from streaming.broker.admin import Admin, Topic
 from streaming.errors import BrokerRefused
 from streaming.settings.load import Settings
 from streaming.settings.sections import TopicSettings
+
+log = structlog.get_logger()
+
+POLICY, COPIES, RETENTION = "cleanup.policy", "min.insync.replicas", "retention.ms"
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ def prepare_topics(settings: Settings) -> Topics:
         source.require("READ")
         for one in (output, dead_letter):
             one.require("WRITE")
+            _check_output(admin, one.name, names)
+        _check_input(admin, source.name, names)
         return Topics(
             source,
             output,
@@ -93,3 +101,53 @@ def _ensure(admin: Admin, name: str, partitions: int, settings: TopicSettings) -
     if not settings.create_missing:
         raise BrokerRefused(f"Topic {name} is missing: create it, or set topics.create_missing.")
     return admin.create(name, partitions, settings)
+
+
+def _check_output(admin: Admin, name: str, settings: TopicSettings) -> None:
+    """Refuse a compacted output topic; say where it keeps records shorter or safer than the settings want.
+
+    Raises
+    ------
+    BrokerRefused
+        If the topic is compacted: the broker refuses a record without a key for ever, and of the decisions of
+        one key it would keep the last.
+    """
+    found = admin.topic_configs(name, (POLICY, COPIES, RETENTION))
+    if "compact" in found.get(POLICY, ""):
+        raise BrokerRefused(
+            f"Topic {name} is compacted ({POLICY}={found[POLICY]}), and a record may have no key, which a "
+            f"compacted topic refuses for ever: set {POLICY}=delete on it, or name another topic."
+        )
+    _compare(name, found, settings)
+
+
+def _check_input(admin: Admin, name: str, settings: TopicSettings) -> None:
+    """Say where the input topic loses records that are not decided yet."""
+    found = admin.topic_configs(name, (POLICY, COPIES, RETENTION))
+    if "compact" in found.get(POLICY, ""):
+        log.warning(
+            "topic_compacted",
+            topic=name,
+            meaning="of the transactions of one key all but the last may be gone before they are decided",
+        )
+    _compare(name, found, settings)
+
+
+def _compare(name: str, found: dict[str, str], settings: TopicSettings) -> None:
+    wanted = settings.min_insync_replicas
+    if wanted is not None and COPIES in found and int(found[COPIES]) < wanted:
+        log.warning(
+            "topic_has_fewer_copies", topic=name, setting=COPIES, found=int(found[COPIES]), wanted=wanted
+        )
+    hours = settings.retention_hours(name)
+    if hours is None or RETENTION not in found:
+        return
+    kept_ms = int(found[RETENTION])
+    if 0 <= kept_ms < hours * 3_600_000:  # -1: for ever
+        log.warning(
+            "topic_keeps_shorter",
+            topic=name,
+            setting=RETENTION,
+            found_hours=round(kept_ms / 3_600_000, 2),
+            wanted_hours=hours,
+        )

@@ -89,6 +89,31 @@ class TopicSettings(Section):
         le=32_767,
         description="Copies of each partition of a topic that is created; -1: the broker's default.",
     )
+    min_insync_replicas: int | None = Field(
+        None,
+        ge=1,
+        le=32_767,
+        description="Copies that must have a record before it counts as written, in topics that are created; "
+        "below replication_factor, so that one broker may fail; null: the broker's default.",
+    )
+    input_retention_hours: int | None = Field(
+        None,
+        ge=1,
+        description="How long the input topic keeps transactions when it is created, hours; longer than any "
+        "standstill of the bridges; null: the broker's default.",
+    )
+    output_retention_hours: int | None = Field(
+        None,
+        ge=1,
+        description="How long the output topic keeps decisions when it is created, hours; null: the "
+        "broker's default.",
+    )
+    dead_letter_retention_hours: int | None = Field(
+        720,
+        ge=1,
+        description="How long topics of dead letters keep them when they are created, hours; they must "
+        "outlive a holiday; null: the broker's default.",
+    )
     max_message_bytes: int = Field(
         2_097_152,
         ge=1024,
@@ -96,6 +121,21 @@ class TopicSettings(Section):
         description="Largest record of the output topics when they are created, bytes; above the input's "
         "limit (1 MiB by default), so that each input fits into a dead letter with its headers.",
     )
+
+    @model_validator(mode="after")
+    def _copies_suffice(self) -> "TopicSettings":
+        if 0 < self.replication_factor < (self.min_insync_replicas or 0):
+            raise ValueError("topics.min_insync_replicas must not be above topics.replication_factor")
+        return self
+
+    def retention_hours(self, name: str) -> int | None:
+        """Return how long the topic `name` is to keep its records; None: as the broker says."""
+        return {
+            self.input: self.input_retention_hours,
+            self.output: self.output_retention_hours,
+            self.dead_letter: self.dead_letter_retention_hours,
+            self.labels_dead_letter: self.dead_letter_retention_hours,
+        }.get(name)
 
     @model_validator(mode="after")
     def _names_differ(self) -> "TopicSettings":

@@ -306,7 +306,8 @@ def test_key_files_are_where_their_secret_is_mounted() -> None:
 
 
 def test_jobs_are_scraped_under_the_names_that_the_rules_ask_for() -> None:
-    asked = set(re.findall(r'job="(\w+)"', (RULES / "alerts.yml").read_text()))
+    # The monitor is no part of these manifests: its alerts stay silent where nothing is scraped as such.
+    asked = set(re.findall(r'job="(\w+)"', (RULES / "alerts.yml").read_text())) - {"monitor"}
     assert {job["job_name"] for job in SCRAPE} == asked
     for job in SCRAPE:
         assert job["kubernetes_sd_configs"][0]["namespaces"]["names"] == [KUSTOMIZATION.namespace]
@@ -315,6 +316,54 @@ def test_jobs_are_scraped_under_the_names_that_the_rules_ask_for() -> None:
         ports = {one["name"] for one in dict(containers())[name]["ports"]}
         assert kept["__meta_kubernetes_pod_container_port_name"] in ports
         assert all(not rule.get("target_label", "").startswith("job") for rule in job["relabel_configs"])
+
+
+def test_replicas_spread_over_nodes() -> None:
+    """A node that dies must not take every bridge, or every replica of the service, with it."""
+    for name in ("Deployment-fraud-detection", "StatefulSet-bridge"):
+        template = dict(pods())[name]
+        (spread,) = template["spec"]["topologySpreadConstraints"]
+        assert spread["topologyKey"] == "kubernetes.io/hostname"
+        assert spread["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def first_steps() -> list[str]:
+    """Return the commands of the chapter for a stranger, one a line."""
+    chapter = (ROOT / "docs" / "operations.md").read_text().split("\n## Kubernetes: the first steps\n")[1]
+    blocks = re.findall(r"```bash\n(.*?)```", chapter, flags=re.DOTALL)
+    return "".join(blocks).replace("\\\n", " ").splitlines()
+
+
+def test_first_steps_name_one_registry_everywhere(tmp_path: Path) -> None:
+    """The command of the chapter, run: no manifest keeps the example registry."""
+    (tmp_path / "configs").mkdir()
+    shutil.copytree(FOLDER, tmp_path / "configs" / "kubernetes")
+    (command,) = [line for line in first_steps() if line.startswith("sed -i")]
+    variables = {"REGISTRY": "registry.bank.test:5000", "VERSION": "0.4.2", "RELEASE": "release-12"}
+    subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"} | variables, check=True
+    )
+    copied = tmp_path / "configs" / "kubernetes"
+    images = yaml.safe_load((copied / "kustomization.yaml").read_text())["images"]
+    assert {f"{image['newName']}:{image['newTag']}" for image in images} == {
+        "registry.bank.test:5000/fraud_detection:release-12",
+        "registry.bank.test:5000/fraud-detection-bridge:0.4.2",
+        "registry.bank.test:5000/fraud-detection-training:0.4.2",
+    }
+    loader = yaml.safe_load((copied / "loader.yaml").read_text())
+    assert (
+        loader["spec"]["containers"][0]["image"] == "registry.bank.test:5000/fraud-detection-training:0.4.2"
+    )
+
+
+def test_first_steps_wait_as_long_as_an_image_takes() -> None:
+    """`kubectl wait` gives up after 30 s by itself; the training image has 1.6 GB."""
+    waits = [
+        line for line in first_steps() if "kubectl" in line and (" wait " in line or "rollout status" in line)
+    ]
+    assert len(waits) == 3
+    assert all("--timeout=15m" in line for line in waits)
+    assert not any(line.startswith("kustomize ") for line in first_steps())
 
 
 def test_drains_are_not_held_up_by_what_is_not_ready() -> None:

@@ -8,23 +8,28 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import promql_parser as promql
 import pytest
 import yaml
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from bentos.errors import OverloadedError, ScoringFailedError
 from demo.brokers import Broker
 from demo.ports import choose_port
+from streaming.monitor.exposition import QualityCollector
+from streaming.monitor.view import View
+from streaming.observability.metrics import Metrics as BridgeMetrics
 from tests.conftest import ROOT
 from tests.e2e.faults import World, wait_until
 from tests.unit.bentos.gateway.test_app import Gateway
 
 PROMETHEUS = ROOT / "configs" / "prometheus"
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 DASHBOARDS = sorted((ROOT / "configs" / "grafana" / "dashboards").glob("*.json"))
 # Grafana replaces these before Prometheus sees them.
 VARIABLES = {
@@ -32,6 +37,7 @@ VARIABLES = {
     "$__interval": "1m",
     "$__range": "1h",
     "$environment": "local",
+    "$window": "day",
 }
 # Prometheus's own, and what others export.
 BUILT_IN = {
@@ -41,9 +47,16 @@ BUILT_IN = {
     "prometheus_notifications_errors_total",
     "prometheus_rule_evaluation_failures_total",
     "alertmanager_notifications_failed_total",
+    "probe_ssl_earliest_cert_expiry",
+    "node_filesystem_avail_bytes",
+    "node_filesystem_size_bytes",
+    "kubelet_volume_stats_available_bytes",
+    "kubelet_volume_stats_capacity_bytes",
+    # Only where the port has a certificate, and tested there.
+    "fraud_certificate_expiry_timestamp_seconds",
 }
 # What Prometheus adds to every series that it scrapes.
-TARGET_LABELS = {"environment", "instance", "job"}
+TARGET_LABELS = {"environment", "instance", "job", "fstype"}
 # Of prometheus_client's own: memory and processor time are enough.
 UNWATCHED = {
     f"process_{name}" for name in ("virtual_memory_bytes", "start_time_seconds", "open_fds", "max_fds")
@@ -132,7 +145,15 @@ def bridge_text(session_broker: Broker, tmp_path_factory: pytest.TempPathFactory
             )
             world.script("ok")
             world.wait_progress(200, 60)
-        return read_metrics(port)
+        return read_metrics(port) + skipped()
+
+
+def skipped() -> str:
+    """Return the count of records that were gone, as a bridge exposes it that met a gap."""
+    metrics = BridgeMetrics()
+    metrics.count_skipped(3, "retention", 746)
+    lines = generate_latest(metrics.registry).decode().splitlines(keepends=True)
+    return "".join(line for line in lines if "bridge_records_skipped" in line)
 
 
 def read_metrics(port: int) -> str:
@@ -152,6 +173,59 @@ def counts(text: str, name: str, **labels: str) -> float:
 @pytest.fixture(scope="module")
 def bridge_metrics(bridge_text: str) -> dict[str, set[str]]:
     return exposed(bridge_text)
+
+
+class KnownView:
+    """A monitor's view of a document with every figure that there is, in the form of /quality.json."""
+
+    monitor = SimpleNamespace(last_commit=1.0)
+
+    def document(self) -> dict[str, Any]:
+        figure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}
+        named = ("alarm_rate", "review_load", "recall", "precision", "fraud_rate", "cost_saved")
+        window = dict.fromkeys(named, figure) | {
+            **{"decisions": 9, "alarms": 2, "reviews": 1, "declines": 1},
+            "labels": {"by_origin": {"control": {"frauds": 1, "genuine": 2}}},
+            "control": dict.fromkeys(("recall", "precision", "fraud_rate"), figure),
+            "label_delay_s": {"median": figure, "p90": figure},
+        }
+        releases = [
+            {"role": role, "release": "12", "is_current": True}
+            | {"windows": {"day": window}, "expected": {"recall": 0.8, "alarm_rate": 0.002}}
+            for role in ("champion", "challenger")
+        ]
+        drift = {"role": "champion", "release": "12", "series": "V14", "divergence": 0.1, "threshold": 0.2}
+        kinds = dict.fromkeys(("recall", "precision", "alarm_rate", "drift"), 1)
+        streams = {"transactions": 0, "decisions": 0, "labels": 1, "shadow": 0}
+        shadow = {
+            **{"compared": 9, "agreement": {"approve/review": 1}},
+            "differences": dict.fromkeys(("alarm_rate", "recall", "precision", "cost_saved"), figure),
+        }
+        return {
+            **{"state": "ok", "as_of_ms": 1, "lag_records": streams, "releases": releases},
+            "drift": [drift | {"is_drifted": False}],
+            "alarms": [{"kind": "recall", "until_ms": None}],
+            "retraining": {"advised": True},
+            "shadow": {"windows": {"since_release": shadow}},
+            "counts": {
+                "records": {topic: {"used": 1} for topic in streams},
+                **{"missed": {"labels": 1}, "made_again": {"labels": 1}, "state_bytes": 1, "alarms": kinds},
+                **{"labels_waiting": 1, "labels_expired": 1, "disk_bytes": 2, "disk_free_bytes": 1},
+            },
+        }
+
+
+@pytest.fixture(scope="module")
+def monitor_text() -> str:
+    """Return what a monitor exposes that knows everything."""
+    registry = CollectorRegistry()
+    registry.register(QualityCollector(cast("View", KnownView())))
+    return generate_latest(registry).decode()
+
+
+@pytest.fixture(scope="module")
+def monitor_metrics(monitor_text: str) -> dict[str, set[str]]:
+    return exposed(monitor_text)
 
 
 def produced(*texts: str) -> dict[tuple[str, str], set[str]]:
@@ -201,9 +275,11 @@ def test_expression_parses(place: str) -> None:
 
 
 def test_metrics_are_exposed(
-    service_metrics: dict[str, set[str]], bridge_metrics: dict[str, set[str]]
+    service_metrics: dict[str, set[str]],
+    bridge_metrics: dict[str, set[str]],
+    monitor_metrics: dict[str, set[str]],
 ) -> None:
-    known = merged(service_metrics, bridge_metrics, recorded())
+    known = merged(service_metrics, bridge_metrics, monitor_metrics, recorded())
     faults = []
     for place, expression in expressions().items():
         for selector in selectors(parse(expression)):
@@ -219,9 +295,11 @@ def test_metrics_are_exposed(
 
 
 def test_labels_named_exist(
-    service_metrics: dict[str, set[str]], bridge_metrics: dict[str, set[str]]
+    service_metrics: dict[str, set[str]],
+    bridge_metrics: dict[str, set[str]],
+    monitor_metrics: dict[str, set[str]],
 ) -> None:
-    known = merged(service_metrics, bridge_metrics, recorded())
+    known = merged(service_metrics, bridge_metrics, monitor_metrics, recorded())
     faults = []
     for place, expression in expressions().items():
         labels = TARGET_LABELS | {"alertname", "rule_group"}
@@ -246,11 +324,14 @@ def values_asked_for() -> list[tuple[str, str, str, str]]:
     ]
 
 
-def test_values_asked_for_are_produced(service_text: str, bridge_text: str) -> None:
+def test_values_asked_for_are_produced(service_text: str, bridge_text: str, monitor_text: str) -> None:
     """An alert on a value that nothing ever counts stays silent for ever."""
-    known = produced(service_text, bridge_text, asyncio.run(refuse()))
+    known = produced(service_text, bridge_text, monitor_text, asyncio.run(refuse()))
     jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
-    known |= {(name, "job"): {job["job_name"] for job in jobs} for name in {"up", *(one for one, _ in known)}}
+    known |= {
+        (name, "job"): {"monitor", *(job["job_name"] for job in jobs)}
+        for name in {"up", *(one for one, _ in known)}
+    }
     # Kinds of decision are a closed set, and no test data is sure to hold each of them.
     known["fraud_decisions_total", "decision"] = {"approve", "review", "decline"}
     known["fraud:requests:rate5m", "status"] = known["fraud_requests_total", "status"]
@@ -276,14 +357,16 @@ def test_a_wrong_name_would_be_found(service_metrics: dict[str, set[str]]) -> No
 
 
 def test_metrics_nobody_looks_at(
-    service_metrics: dict[str, set[str]], bridge_metrics: dict[str, set[str]]
+    service_metrics: dict[str, set[str]],
+    bridge_metrics: dict[str, set[str]],
+    monitor_metrics: dict[str, set[str]],
 ) -> None:
     """What is measured is shown: a metric on no dashboard and in no rule is a cost without use."""
     used = {s.name or "" for expression in expressions().values() for s in selectors(parse(expression))}
     families = {
         re.sub(r"_(bucket|sum|count|total|created)$", "", name)
-        for name in {*service_metrics, *bridge_metrics}
-        if name.startswith(("fraud_", "bridge_", "process_"))
+        for name in {*service_metrics, *bridge_metrics, *monitor_metrics}
+        if name.startswith(("fraud_", "bridge_", "process_", "monitor_"))
     }
     looked_at = {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in used}
     # How many requests came together tells little beside the rows; kept for benchmarks.
@@ -313,7 +396,7 @@ def test_dashboard_is_sane(dashboard: Path) -> None:
 
 def test_dashboards_have_distinct_ids_and_a_data_source() -> None:
     uids = [json.loads(path.read_text())["uid"] for path in DASHBOARDS]
-    assert len(uids) == len(set(uids)) == 3
+    assert len(uids) == len(set(uids)) == 4
     provisioning = ROOT / "configs" / "grafana" / "provisioning"
     source = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"][0]
     assert (source["uid"], source["url"]) == ("prometheus", "http://prometheus:9090")
@@ -325,6 +408,57 @@ def test_every_alert_says_what_to_do_and_is_tested() -> None:
             assert set(rule["annotations"]) == {"summary", "action"}, rule["alert"]
             assert rule["labels"]["severity"] in {"page", "ticket"} or rule["alert"] == "Watchdog"
     assert {rule["alert"] for rule in rules() if "alert" in rule} == alerts_seen_firing()
+
+
+@pytest.mark.parametrize("alert", sorted(rule["alert"] for rule in rules() if "alert" in rule))
+def test_every_alert_has_a_paragraph(alert: str) -> None:
+    """Whoever is woken reads what it means, what to look at and what to do, under the alert's name."""
+    found = re.search(rf"^### {alert}\n\n(.*?)(?=^##)", OPERATIONS, flags=re.MULTILINE | re.DOTALL)
+    assert found, f"docs/operations.md has no paragraph {alert}"
+    assert "**Do**" in found[1]
+    severity = next(rule["labels"]["severity"] for rule in rules() if rule.get("alert") == alert)
+    assert found[1].startswith({"page": "*Page.*", "ticket": "*Ticket.*", "none": "Always"}[severity])
+
+
+def test_no_paragraph_is_about_an_alert_that_is_gone() -> None:
+    section = OPERATIONS.split("\n## Alerts\n")[1].split("\n## ")[0]
+    named = re.findall(r"^### (\w+)$", section, flags=re.MULTILINE)
+    assert sorted(named) == sorted(rule["alert"] for rule in rules() if "alert" in rule)
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_stats_show_the_present_and_colour_it_by_bounds_with_a_meaning(dashboard: Path) -> None:
+    """Grafana's defaults: red from 80 up, a value as old as the range, an empty panel for what is missing."""
+    for panel in panels(dashboard):
+        if panel["type"] != "stat":
+            continue
+        defaults, title = panel["fieldConfig"]["defaults"], panel["title"]
+        assert panel["description"], title
+        assert defaults["unit"] not in ("short", "cps"), f"{title}: 1,460 would be 1 K"
+        assert all(target["instant"] and not target["range"] for target in panel["targets"]), title
+        assert defaults["thresholds"]["steps"][0]["color"] in ("text", "green", "orange", "red"), title
+        assert all(step["value"] != 80 for step in defaults["thresholds"]["steps"]), title
+        missing = [one["options"] for one in defaults["mappings"] if one["type"] == "special"]
+        assert {one["match"]: one["result"]["color"] for one in missing}["null"] == "red", title
+        assert defaults["noValue"], title
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_every_panel_asks_for_one_environment_and_says_when_it_is_empty(dashboard: Path) -> None:
+    for panel in panels(dashboard):
+        assert panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
+        for target in panel["targets"]:
+            for selector in selectors(parse(target["expr"])):
+                matchers = {matcher.name for matcher in selector.matchers.matchers}
+                assert "environment" in matchers, f"{panel['title']}: {selector.name}"
+
+
+def test_rules_keep_environments_apart() -> None:
+    """Of two deployments in one Prometheus nothing may add up."""
+    for rule in rules():
+        for by in re.findall(r"\b(?:by|on) \(([^)]*)\)", rule["expr"]):
+            assert "environment" in by, rule.get("alert") or rule["record"]
+        assert not re.search(r"\b(sum|max|min|count) ?\(", rule["expr"]), rule.get("alert") or rule["record"]
 
 
 def alerts_seen_firing() -> set[str]:
@@ -360,6 +494,9 @@ def alerts_seen_firing() -> set[str]:
             },
         ),
         ("model", {"fraud:alarms:share1h", "fraud_probability_bucket"}),
+        ("service", {"process_resident_memory_bytes", "process_cpu_seconds_total"}),
+        ("bridge", {"process_resident_memory_bytes", "process_cpu_seconds_total"}),
+        ("quality", {"monitor_figure", "monitor_drift_divergence", "monitor_shadow_difference"}),
     ],
 )
 def test_dashboards_show_what_was_promised(dashboard: str, shown: set[str]) -> None:

@@ -12,7 +12,8 @@ from streaming.settings.load import DEFAULT_FILE, Settings, load_settings, read_
 from streaming.settings.sections import BridgeSettings
 
 UNITS = re.compile(
-    r"_(s|ms|days|bytes|records|transactions|batches)$|rate$|port$|factor$|divergence$|confidence$|cost$"
+    r"_(s|ms|hours|days|bytes|records|replicas|transactions|batches)$"
+    r"|rate$|port$|factor$|divergence$|confidence$|cost$"
 )
 
 
