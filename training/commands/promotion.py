@@ -170,7 +170,22 @@ def run_gate_step(
 def import_for_serving(
     registry: Registry, release: Release, console: ProgressConsole, *, as_challenger: bool = False
 ) -> Pair:
-    """Bring a release to the model store, where running services find it, and return it."""
+    """Bring a release to the model store, where running services find it, and return it.
+
+    Another command may have promoted another release meanwhile, and imported it first: then that one is made
+    active again, so that whoever imports last leaves the champion active.
+    """
+    pair = _import_step(registry, release, console, as_challenger=as_challenger)
+    champion = None if as_challenger else registry.champion()
+    while champion is not None and champion.number != pair.release:
+        pair = _import_step(registry, champion, console)
+        champion = registry.champion()
+    return pair
+
+
+def _import_step(
+    registry: Registry, release: Release, console: ProgressConsole, *, as_challenger: bool = False
+) -> Pair:
     keep = load_settings().store.keep_releases
     with console.step("Import as challenger" if as_challenger else "Import for serving") as report:
         pair, imported = import_release(registry, release, as_challenger=as_challenger, keep=keep)

@@ -11,6 +11,7 @@ import yaml
 
 from tests.training_fixtures import SMALL, THIRD_PARTY_WARNINGS, copy_release, use_store
 from training import __main__ as command_line
+from training.commands import promotion
 from training.errors import GateRefusedError
 from training.registry.bento_store import active_pair
 from training.registry.releases import NETWORK, Registry
@@ -138,6 +139,23 @@ def test_promote_rollback_import_and_releases(run, home):
     assert "champion" in table
     assert "simulated for tests (random)" in table
     assert run("promote", "7")[2].startswith("error: there is no release 7")
+
+
+def test_promotions_at_the_same_time_leave_the_champion_active(run, home, monkeypatch):
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    copy_release(registry)
+    importing = promotion.import_release
+
+    def overtaken(asked, release, **options):
+        monkeypatch.setattr(promotion, "import_release", importing)
+        registry.promote(registry.release("2"))
+        importing(asked, registry.release("2"), **options)
+        return importing(asked, release, **options)
+
+    monkeypatch.setattr(promotion, "import_release", overtaken)
+    assert run("promote", "1", "--force")[0] == 0
+    assert registry.require_champion().number == "2"
+    assert active_pair().release == "2"
 
 
 def test_import_challenger_leaves_the_active_release_active(run, home):
