@@ -19,11 +19,12 @@ from demo.figures import Truth, assess, read_truth
 from demo.ledger import Ledger
 from demo.pipeline import ROOT, Links, Options, Pipeline, require_data
 from demo.processes import Process
+from demo.promotion import find_other_release, promote_under_traffic
 from demo.screen import Screen
 from demo.stream import StreamReader, Topics
 from demo.summary import Summary
 
-STEPS = 5
+STEPS = 6
 #: A stream that stands still this long will not finish by itself.
 STALL_TIMEOUT_S = 60.0
 
@@ -58,6 +59,7 @@ def run(options: Options, console: Console) -> None:
         summary.write(folder.parent / "summary.json")
         summary.show(console)
         check_accounts(summary.ledger, folder)
+        check_accounts(summary.promotion.ledger, folder)
         if options.keep:
             keep_serving(console)
 
@@ -106,7 +108,12 @@ def stream(pipeline: Pipeline, stack: ExitStack, screen: Screen, topics: Topics)
     seconds = time.time() - min(ledger.produced_at_ms.values()) / 1000
     info: dict[str, Any] = httpx.get(f"{service}/info", timeout=10, trust_env=False).raise_for_status().json()
     quality = assess(list(ledger.decided.values()), truth)
-    return Summary(info, broker, ledger, quality, seconds, Links(service, metrics, mlflow))
+    with screen.step("Promote another release under traffic, and go back") as step:
+        other = find_other_release(pipeline, step)
+        replay = pipeline.start_replay(broker, topics, endless=True)
+        promotion = promote_under_traffic(pipeline, service, reader, replay, other, step)
+        step.done(str(promotion))
+    return Summary(info, broker, ledger, quality, seconds, Links(service, metrics, mlflow), promotion)
 
 
 def follow(

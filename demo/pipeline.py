@@ -91,9 +91,7 @@ class Pipeline:
         arguments += ["--data", self.options.data] if self.options.data else []
         arguments += ["--force"] if self.options.fresh else ["--if-changed"]
         with self._screen.step("Train both models, track, register, promote, import") as step:
-            with self._process(
-                "Training", [sys.executable, "-m", "training", *arguments], "training"
-            ) as child:
+            with self.training("training", *arguments) as child:
                 child.wait_done(on_poll=lambda: step.say(child.last_line()))
             step.done(child.last_line())
 
@@ -146,15 +144,20 @@ class Pipeline:
             step.done(f"{topics.transactions} -> {service}/classify -> {topics.decisions}")
         return f"{url}/metrics"
 
-    def start_replay(self, broker: Broker, topics: Topics) -> Process:
-        """Start streaming the held-out transactions; return the running process."""
+    def start_replay(self, broker: Broker, topics: Topics, *, endless: bool = False) -> Process:
+        """Start streaming the held-out transactions, again and again if `endless`; return the process."""
         command = [
             *(sys.executable, "-m", "streaming", "replay"),
             *("--bootstrap-servers", broker.address, "--topic", topics.transactions),
             *("--data", str(self.held_out)),
-            *("--rate", str(self.options.rate), "--limit", str(self.options.limit)),
+            *("--rate", str(self.options.rate)),
         ]
+        command += ["--loop"] if endless else ["--limit", str(self.options.limit)]
         return self._stack.enter_context(self._process("The replay", command, "replay"))
+
+    def training(self, log: str, *arguments: str, env: dict[str, str] | None = None) -> Process:
+        """Return a command of training, to be entered."""
+        return self._process("Training", [sys.executable, "-m", "training", *arguments], log, env)
 
     def _serve(
         self, name: str, command: list[str], log: str, ready_url: str, env: dict[str, str] | None = None

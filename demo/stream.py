@@ -37,12 +37,12 @@ class StreamReader:
     topics : Topics
         Must exist soon: the bridge creates them when it starts.
     ledger : Ledger
-        Where every record is booked.
+        Where every record is booked; may be replaced to keep accounts apart.
     """
 
     def __init__(self, address: str, topics: Topics, ledger: Ledger) -> None:
         self._topics = topics
-        self._ledger = ledger
+        self.ledger = ledger
         self._consumer: Any = KafkaConsumer(
             bootstrap_servers=address,
             group_id=None,
@@ -68,13 +68,13 @@ class StreamReader:
     def _book(self, partition: TopicPartition, records: Iterable[Any], now_ms: float) -> None:
         for record in records:
             if partition.topic == self._topics.transactions:
-                self._ledger.book_input((partition.partition, record.offset), record.timestamp)
+                self.ledger.book_input((partition.partition, record.offset), record.timestamp)
             elif partition.topic == self._topics.decisions:
-                self._ledger.book_decision(record.value, now_ms)
+                self.ledger.book_decision(record.value, now_ms)
             else:
                 headers = {name: value.decode() for name, value in record.headers}
                 place = (int(headers["error.partition"]), int(headers["error.offset"]))
-                self._ledger.book_dead_letter(place, headers["error.reason"])
+                self.ledger.book_dead_letter(place, headers["error.reason"])
 
     def _partitions(self) -> list[TopicPartition]:
         return [

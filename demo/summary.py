@@ -14,6 +14,7 @@ from demo.brokers import Broker
 from demo.figures import Estimate, Quality
 from demo.ledger import Ledger
 from demo.pipeline import Links
+from demo.promotion import Promotion
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Summary:
         Answer of the service's ``GET /info``: release, models, data.
     seconds : float
         From the first transaction produced to the last decision read.
+    promotion : Promotion
+        A change of releases under traffic, after that; its transactions count apart.
     """
 
     info: dict[str, Any]
@@ -34,6 +37,7 @@ class Summary:
     quality: Quality
     seconds: float
     links: Links
+    promotion: Promotion
 
     @property
     def decisions(self) -> dict[str, int]:
@@ -66,6 +70,7 @@ class Summary:
             "duplicates": self.ledger.duplicates,
             "transactions_per_second": round(self.per_second, 1),
             "latency_ms": self.latency_ms,
+            "promotion": self.promotion.document(),
         }
         path.write_text(json.dumps(document, indent=2) + "\n")
 
@@ -97,6 +102,7 @@ class Summary:
             ("prevalence", f"{self.quality.prevalence:.3%} fraud in the stream; the figures hold at it"),
             ("exactly once", self._accounting()),
             ("speed", f"{self.per_second:,.0f} transactions/s replayed and decided"),
+            ("promotion", str(self.promotion)),
             ("produced to readable", "p50 {p50} ms, p99 {p99} ms".format(**self.latency_ms)),
             *self._links(),
         ]

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from streaming.observability.new_series import HeldCounts
 from streaming.observability.summary import Summary
 from streaming.records import InputRecord, Outcome, Rejection
 
@@ -64,6 +65,8 @@ class Metrics:
         self._decided = Counter(
             "bridge_records_decided", "Records decided", ["decision", "release"], registry=registry
         )
+        self._new_releases = HeldCounts(self._decided)
+        registry.register(self._new_releases)
         self._dead = Counter("bridge_dead_letters", "Dead letters", ["stage", "reason"], registry=registry)
         self._batch = Histogram(
             "bridge_batch_records",
@@ -149,11 +152,13 @@ class Metrics:
                 self._dead.labels(stage, reason)
 
     def _begin_release(self, release: str) -> None:
-        # A release's rare decisions count from 0 from its first decision on.
+        """Start the series of a release at 0; of one that follows another, a scrape sees them there first."""
         if release not in self._releases:
-            self._releases.add(release)
             for decision in DECISIONS:
                 self._decided.labels(decision, release)
+            if self._releases:
+                self._new_releases.hold(release)
+            self._releases.add(release)
 
     def count_request(self, seconds: float, records: int) -> None:
         """Note a request that brought decisions."""
@@ -179,7 +184,9 @@ class Metrics:
         for (kind, *labels), count in kinds.items():
             if kind == "decided":
                 self._begin_release(labels[1])
-            (self._dead if kind == "dead" else self._decided).labels(*labels).inc(count)
+                self._new_releases.count(labels[1], tuple(labels), count)
+            else:
+                self._dead.labels(*labels).inc(count)
         self._transactions.labels("committed").inc()
         self._publish.observe(seconds)
         self._committed.set(now)

@@ -21,7 +21,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("demo")
     data = home / "transactions.parquet"
     # More fraud than in a real stream, so that a small file has some in every part.
-    run_command("training", "simulate", "--rows", str(ROWS), "--seed", "11", "--output", str(data), home=home)
+    simulate = ("--rows", str(ROWS), "--seed", "11", "--prevalence", "0.02", "--output", str(data))
+    run_command("training", "simulate", *simulate, home=home)
     return home
 
 
@@ -72,7 +73,19 @@ def test_from_a_file_to_a_decided_stream(home: Path) -> None:
     assert summary["release"] == "1"
     assert summary["models"] == {"neural_net": "fraud_neural_net:1", "xgboost": "fraud_xgboost:1"}
     assert summary["latency_ms"]["p50"] > 0
-    for text in ("transactions.parquet", "recall", "precision", "0 lost", "produced to readable", "/metrics"):
+    promotion = summary["promotion"]
+    assert (promotion["requests_failed"], promotion["lost"], promotion["duplicates"]) == (0, 0, 0)
+    assert promotion["releases"] == ["1", "2"]
+    assert promotion["swapped_in_s"] < 5
+    for text in (
+        "transactions.parquet",
+        "recall",
+        "precision",
+        "0 lost",
+        "produced to readable",
+        "requests failed 0",
+        "/metrics",
+    ):
         assert text in shown
     assert processes_of(home) == []
 
