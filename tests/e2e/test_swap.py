@@ -150,7 +150,7 @@ def test_a_full_disk_stops_the_import_and_nothing_else(home: Path, url: str) -> 
             timeout=120,
         )
         assert done.returncode == 1, done.stdout + done.stderr
-        assert "cannot be imported" in done.stderr and "File too large" in done.stderr
+        assert "File too large" in done.stderr
         assert "Traceback" not in done.stderr
     assert asking.faults == []
     assert served(url) == "1"
