@@ -41,6 +41,9 @@ class BridgeState:
         When the last transaction was committed. Written by the publisher.
     total_lag : int
         Records not fetched yet, all partitions. Written by the loop.
+    last_answer : float
+        When the group's coordinator and the leader of every assigned partition last answered. Written by the
+        loop.
     is_assigned : bool
         Whether the group counts the bridge as a member and has told it its partitions. Written by the loop.
     is_instance_id_taken : bool
@@ -62,6 +65,7 @@ class BridgeState:
     last_idle: float = field(default_factory=time.monotonic)
     last_commit: float = 0.0
     total_lag: int = 0
+    last_answer: float = field(default_factory=time.monotonic)
     is_assigned: bool = False
     is_instance_id_taken: bool = False
     rejoin_requests: int = 0

@@ -116,6 +116,11 @@ class Source(ABC):
 
     @property
     @abstractmethod
+    def last_answer(self) -> float:
+        """When the coordinator and every assigned partition's leader last answered, ``time.monotonic()``."""
+
+    @property
+    @abstractmethod
     def has_joined(self) -> bool:
         """Whether this consumer is a member and has got its assignment, which may be empty."""
 

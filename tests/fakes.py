@@ -210,6 +210,10 @@ class FakeSource(Source):
         return f"member-{self._seen_member}"
 
     @property
+    def last_answer(self) -> float:
+        return time.monotonic()
+
+    @property
     def has_joined(self) -> bool:
         return self.is_joined
 

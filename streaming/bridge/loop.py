@@ -174,6 +174,7 @@ class Bridge(RebalanceListener):
             lags = self._source.lags()
             self._metrics.show_lag(lags)
             self._state.total_lag = sum(lags.values())
+            self._state.last_answer = self._source.last_answer
             # No rebalance callback tells a standby without partitions that it has joined.
             self._state.is_assigned = self._source.has_joined
 

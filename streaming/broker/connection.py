@@ -1,5 +1,6 @@
 """Turns settings into what kafka-python wants, and its errors into ours."""
 
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
 
+from streaming.broker.connection_failures import explain_failure, watch_connections
 from streaming.broker.selector import FastLookupSelector
 from streaming.errors import (
     BrokerRefused,
@@ -40,11 +42,21 @@ REFUSED = (
     kafka_errors.KafkaConfigurationError,
 )
 
+ADVICE = {
+    kafka_errors.InvalidSessionTimeoutError: "Set bridge.session_timeout_ms between the broker's "
+    "group.min.session.timeout.ms and group.max.session.timeout.ms.",
+    kafka_errors.InconsistentGroupProtocolError: "Other members of the group assign partitions in another "
+    "way, as bridges of an earlier version do: stop all of them, then start again.",
+    kafka_errors.GroupAuthorizationFailedError: "Grant READ on the consumer group.",
+    kafka_errors.TransactionalIdAuthorizationFailedError: "Grant WRITE on the transactional id.",
+}
+
 
 def client_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     """Return the part of the configuration that consumer, producer and admin client share."""
+    watch_connections()
     config: dict[str, Any] = {
-        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
+        "bootstrap_servers": settings.servers,
         "client_id": client_id,
         "security_protocol": settings.security_protocol,
         "request_timeout_ms": int(settings.request_timeout_s * 1000),
@@ -73,6 +85,8 @@ def _tls(settings: KafkaSettings) -> dict[str, Any]:
         "ssl_keyfile": settings.ssl_keyfile,
     }
     config: dict[str, Any] = {name: _readable(name, path) for name, path in files.items() if path is not None}
+    if settings.ssl_cafile is not None:
+        _require_pem(settings.ssl_cafile)
     config["ssl_check_hostname"] = settings.ssl_check_hostname
     password = read_secret(settings.ssl_password, settings.ssl_password_file, "kafka.ssl_password_file")
     if password is not None:
@@ -84,6 +98,16 @@ def _readable(name: str, path: Path) -> str:
     if not path.is_file():
         raise SettingsError(f"kafka.{name} names {path}, which does not exist.")
     return str(path)
+
+
+def _require_pem(path: Path) -> None:
+    try:
+        ssl.create_default_context(cafile=str(path))
+    except (ssl.SSLError, OSError) as error:
+        raise SettingsError(
+            f"kafka.ssl_cafile names {path}, which is no PEM file: convert it (a Java truststore: `keytool "
+            "-exportcert -rfc`)."
+        ) from error
 
 
 def _sasl(settings: KafkaSettings) -> dict[str, Any]:
@@ -106,8 +130,14 @@ def translate_error(error: Exception, doing: str) -> StreamingError:
     """
     causes = _causes(error)
     text = f"{doing}: {_name(error)}"
+    if "DNS" in text:
+        # Only the log says which name it was.
+        text = f"{doing}: {explain_failure(watch_connections().since(0.0) or text)[0]}"
     if any(isinstance(cause, FENCED) for cause in causes):
         return Fenced(text)
+    for kind, advice in ADVICE.items():
+        if any(isinstance(cause, kind) for cause in causes):
+            return BrokerRefused(f"{text}. {advice}")
     if any(isinstance(cause, REFUSED) for cause in causes):
         return BrokerRefused(
             f"{text}. Check the address, the credentials and the rights in configs/streaming.yaml."
@@ -161,7 +191,7 @@ def retry_until_reached(attempt: Callable[[], Result], timeout_s: float, servers
     BrokerRefused
         At once, when it answers and says no.
     """
-    deadline = time.monotonic() + timeout_s
+    begun = time.monotonic()
     while True:
         try:
             return attempt()
@@ -169,10 +199,14 @@ def retry_until_reached(attempt: Callable[[], Result], timeout_s: float, servers
             ours = translate_error(error, f"Kafka at {servers} refuses the connection")
             if isinstance(ours, BrokerRefused):
                 raise ours from error
-            if time.monotonic() > deadline:
+            failure = watch_connections().since(begun)
+            reason, is_permanent = explain_failure(failure) if failure else ("it does not answer", False)
+            if is_permanent:
+                raise BrokerRefused(f"Kafka at {servers} cannot be used: {reason}.") from error
+            if time.monotonic() > begun + timeout_s:
                 message = (
-                    f"Kafka cannot be reached at {servers} within {timeout_s:g} s: start it, or set "
-                    "KAFKA_BOOTSTRAP_SERVERS or --bootstrap-servers."
+                    f"Kafka cannot be reached at {servers} within {timeout_s:g} s: {reason}. Start it, or "
+                    "set KAFKA_BOOTSTRAP_SERVERS or --bootstrap-servers."
                 )
                 raise BrokerUnavailable(message) from error
         time.sleep(0.2)

@@ -299,6 +299,12 @@ class GroupConsumer(Source):
 
     @property
     @override
+    def last_answer(self) -> float:
+        heartbeat = kafka_internals.last_heartbeat(self._consumer)
+        return min(heartbeat, self._answered_at) if self._consumer.assignment() else heartbeat
+
+    @property
+    @override
     def has_joined(self) -> bool:
         try:
             self.group_metadata()
@@ -339,7 +345,7 @@ class GroupConsumer(Source):
         self._asked_at = now
         with contextlib.suppress(kafka_errors.KafkaError):
             self._asked_ends = self._consumer.end_offsets(list(assigned), timeout_ms=ENDS_TIMEOUT_MS)
-            self._answered_at = now
+            self._answered_at = time.monotonic()
 
     @override
     def close(self) -> None:

@@ -133,6 +133,12 @@ def keep_joining(consumer: Any) -> None:
         coordinator.request_rejoin()
 
 
+def last_heartbeat(consumer: Any) -> float:
+    """Return when the group's coordinator last answered, by ``time.monotonic()``."""
+    heartbeat = consumer._coordinator.heartbeat
+    return float(max(heartbeat.last_receive, heartbeat.last_reset))
+
+
 def topic_id(consumer: Any, topic: str) -> str:
     """Return the id of a topic, which changes when it is made again; empty when the broker has none."""
     found = consumer._cluster.topic_id(topic)

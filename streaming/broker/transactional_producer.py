@@ -123,6 +123,13 @@ class TransactionalProducer(Sink):
         try:
             kafka_internals.prepare_producer(producer)
             producer.init_transactions()
+        except kafka_errors.KafkaTimeoutError as error:
+            kafka_internals.force_close(producer)
+            raise BrokerUnavailable(
+                "The broker answers, but offers no transaction coordinator: its transaction log wants "
+                "transaction.state.log.replication.factor copies (3 by default), more than there are "
+                "brokers, or the log's leader is away."
+            ) from error
         except BaseException:
             kafka_internals.force_close(producer)
             raise
@@ -160,12 +167,7 @@ class TransactionalProducer(Sink):
         futures = [self._send(producer, output) for output in outputs]
         sent = time.monotonic()
         _flush(producer, deadline - sent)
-        for output, future in zip(outputs, futures, strict=True):
-            # commit_transaction() can succeed after sends have failed: check each first.
-            try:
-                future.get(max(0.0, deadline - time.monotonic()))
-            except kafka_errors.KafkaError as error:
-                raise self._explain(error, output) from error
+        self._check(outputs, futures, deadline)
         acknowledged = time.monotonic()
         self._send_offsets(producer, offsets, metadata)
         offsets_taken = time.monotonic()
@@ -174,6 +176,22 @@ class TransactionalProducer(Sink):
         self._spent("acknowledge", acknowledged - sent)
         self._spent("offsets", offsets_taken - acknowledged)
         self._spent("commit", time.monotonic() - offsets_taken)
+
+    def _check(self, outputs: Sequence[OutputRecord], futures: Sequence[Any], deadline: float) -> None:
+        # commit_transaction() can succeed after sends have failed: check each first.
+        for output, future in zip(outputs, futures, strict=True):
+            try:
+                future.get(max(0.0, deadline - time.monotonic()))
+            except kafka_errors.KafkaError as error:
+                raise self._explain(error, self._find_invalid(outputs, error) or output) from error
+
+    def _find_invalid(
+        self, outputs: Sequence[OutputRecord], error: kafka_errors.KafkaError
+    ) -> OutputRecord | None:
+        """Return the record without key where a batch was refused as invalid: no error names it."""
+        if not _is_invalid(error):
+            return None
+        return next((output for output in outputs if output.key is None), None)
 
     def _send_offsets(
         self, producer: Any, offsets: Mapping[int, NextOffset], metadata: GroupMetadata
@@ -204,7 +222,7 @@ class TransactionalProducer(Sink):
 
     def _explain(self, error: kafka_errors.KafkaError, output: OutputRecord) -> StreamingError:
         topic = self._topics_by_kind[output.kind].name
-        if isinstance(error, kafka_errors.InvalidRecordError):
+        if _is_invalid(error):
             reason = (
                 "a compacted topic takes no record without key: give the records keys, or set its "
                 "cleanup.policy to delete"
@@ -229,6 +247,11 @@ class TransactionalProducer(Sink):
     @override
     def close(self) -> None:
         self._discard()
+
+
+def _is_invalid(error: kafka_errors.KafkaError) -> bool:
+    # The other records of its batch get a bare KafkaError.
+    return isinstance(error, kafka_errors.InvalidRecordError) or "invalid records" in str(error)
 
 
 def _describe(output: OutputRecord) -> str:

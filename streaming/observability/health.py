@@ -6,6 +6,9 @@ from collections.abc import Callable
 from streaming.bridge_state import BridgeState
 from streaming.settings.sections import MetricsSettings
 
+# Heartbeats come every 2 s by default, questions to the leaders every 3 s.
+ANSWER_TIMEOUT_S = 10.0
+
 
 class Health:
     """Whether the bridge is alive, and whether it makes progress.
@@ -34,11 +37,24 @@ class Health:
 
     def readiness_failure(self) -> str | None:
         """Return why the bridge is not ready, or None."""
-        standstill_s = time.monotonic() - self._state.last_progress
-        if self._state.stopped_by is not None:
-            return self._state.stopped_by
+        return (
+            self._state.stopped_by
+            or self._broker_failure()
+            or self._progress_failure()
+            or (None if self._is_service_ready() else "the scoring service is not ready")
+            or self.liveness_failure()
+        )
+
+    def _broker_failure(self) -> str | None:
+        silence_s = time.monotonic() - self._state.last_answer
         if not self._state.is_assigned:
             return "the bridge has not joined its group"
+        if silence_s > ANSWER_TIMEOUT_S:
+            return f"the brokers of the group or of its partitions have not answered for {silence_s:.0f} s"
+        return None
+
+    def _progress_failure(self) -> str | None:
+        standstill_s = time.monotonic() - self._state.last_progress
         if standstill_s > self._settings.progress_timeout_s:
             return f"records wait and none was committed for {standstill_s:.0f} s"
         if held := list(self._state.held.values()):
@@ -47,6 +63,4 @@ class Health:
                 f"{len(held)} partitions stand at a record that the service fails on: partition "
                 f"{one.partition}, offset {one.offset}: {one.error} See `streaming skip`."
             )
-        if not self._is_service_ready():
-            return "the scoring service is not ready"
-        return self.liveness_failure()
+        return None

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 TopicName = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[a-zA-Z0-9._-]+$")]
 
@@ -48,6 +48,24 @@ class KafkaSettings(Section):
     request_timeout_s: float = Field(
         10.0, gt=0, le=300, description="Limit of one request to the broker, seconds."
     )
+
+    @property
+    def servers(self) -> list[str]:
+        """host:port of each broker, without a listener's name before it."""
+        parts = (part.strip() for part in self.bootstrap_servers.split(","))
+        return [part.partition("://")[2] or part for part in parts if part]
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _servers_are_addresses(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        for part in parts:
+            host, colon, port = (part.partition("://")[2] or part).rpartition(":")
+            if not (host and colon and port.isdecimal() and 0 < int(port) <= 65_535):
+                raise ValueError(f"{part!r} is no host:port")
+        if not parts:
+            raise ValueError("name at least one host:port")
+        return value
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> "KafkaSettings":

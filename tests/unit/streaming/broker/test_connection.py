@@ -17,6 +17,7 @@ from streaming.broker import (
 )
 from streaming.broker.admin import Topic
 from streaming.broker.connection import client_config, retry_until_reached, translate_error
+from streaming.broker.connection_failures import explain_failure
 from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.group_consumer import GroupConsumer
 from streaming.broker.idempotent_producer import IdempotentProducer
@@ -35,7 +36,8 @@ from streaming.settings.sections import KafkaSettings
 from tests.integration.streaming.broker.test_broker import Silent
 
 
-def test_tls_and_sasl_are_passed_through(tmp_path: Path) -> None:
+def test_tls_and_sasl_are_passed_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_require_pem", lambda path: None)
     (tmp_path / "password").write_text("hush\n")
     for name in ("ca.pem", "cert.pem", "key.pem"):
         (tmp_path / name).touch()
@@ -62,6 +64,29 @@ def test_tls_and_sasl_are_passed_through(tmp_path: Path) -> None:
     assert (config["sasl_plain_username"], config["sasl_plain_password"]) == ("bridge", "hush")
     assert set(config) <= set(KafkaProducer.DEFAULT_CONFIG)
     assert set(config) <= set(KafkaConsumer.DEFAULT_CONFIG)
+
+
+def test_a_file_that_is_no_certificate_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "truststore.jks").write_bytes(b"\xfe\xed\xfe\xed" * 9)
+    settings = KafkaSettings(security_protocol="SSL", ssl_cafile=tmp_path / "truststore.jks")
+    with pytest.raises(SettingsError, match="no PEM file"):
+        client_config(settings, "me")
+
+
+@pytest.mark.parametrize(
+    ("failure", "part", "is_permanent"),
+    [
+        ("SaslAuthenticationFailedError: [Error 58]", "refuses the credentials", True),
+        ("Handshake failed: [SSL: CERTIFICATE_VERIFY_FAILED] x", "not trusted", True),
+        ("Handshake failed: [SSL: WRONG_VERSION_NUMBER] x", "does not speak TLS", True),
+        ("DNS lookup failed for kafka:9092", "kafka:9092", False),
+        ("ConnectionRefusedError: [Errno 111]", "Errno 111", False),
+    ],
+)
+def test_a_failed_connection_says_its_cause(failure: str, part: str, is_permanent: bool) -> None:
+    explained, permanent = explain_failure(failure)
+    assert part in explained
+    assert permanent is is_permanent
 
 
 def test_a_certificate_that_is_missing_is_a_wrong_setting(tmp_path: Path) -> None:

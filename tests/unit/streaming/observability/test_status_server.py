@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from streaming.bridge_state import BridgeState
+from streaming.bridge_state import BridgeState, HeldRecord
 from streaming.errors import SettingsError
 from streaming.observability import status_server as status
 from streaming.observability.health import Health
@@ -36,7 +36,7 @@ def state() -> BridgeState:
 
 @pytest.fixture
 def address(metrics: Metrics, state: BridgeState) -> Iterator[str]:
-    settings = MetricsSettings(port=0, progress_timeout_s=1.0, live_timeout_s=2.0)
+    settings = MetricsSettings(port=0)
     server = StatusServer(settings, metrics, Health(state, settings, lambda: True))
     yield f"http://127.0.0.1:{server.port}"
     server.close()
@@ -87,6 +87,18 @@ def test_waiting_records_without_progress_are_not_ready(state: BridgeState) -> N
     state.last_idle -= 2
     assert "records wait" in (health(state).readiness_failure() or "")
     assert health(state).liveness_failure() is None
+
+
+def test_brokers_that_do_not_answer_are_told(state: BridgeState) -> None:
+    state.last_answer -= 11
+    assert "have not answered for 11 s" in (health(state).readiness_failure() or "")
+
+
+def test_a_held_record_is_named(state: BridgeState) -> None:
+    state.held = {3: HeldRecord(3, 41, "The service answered 500.")}
+    reason = health(state).readiness_failure() or ""
+    assert "partition 3, offset 41" in reason
+    assert "streaming skip" in reason
 
 
 def test_an_unready_service_a_missing_group_and_a_stop_are_told(state: BridgeState) -> None:

@@ -12,7 +12,7 @@ from streaming.settings.load import DEFAULT_FILE, Settings, load_settings, read_
 from streaming.settings.sections import BridgeSettings
 
 UNITS = re.compile(
-    r"_(s|ms|hours|days|bytes|records|replicas|transactions|batches)$"
+    r"_(s|ms|hours|days|bytes|records|replicas|transactions|batches|frauds)$"
     r"|rate$|port$|factor$|divergence$|confidence$|cost$"
 )
 
@@ -47,9 +47,10 @@ def test_every_setting_is_explained_and_in_the_file() -> None:
 
 def test_numbers_carry_their_unit_in_the_name() -> None:
     unitless = {"partitions", "replication_factor", "concurrency", "simulated_rows", "partition", "offset"}
-    for _, section in sections():
+    for name, section in sections():
         for key, field in section.model_fields.items():
-            if field.annotation in (int, float) and key not in unitless:
+            is_ratio = name in {"monitor", "drift"} and field.annotation is float
+            if field.annotation in (int, float) and key not in unitless and not is_ratio:
                 assert UNITS.search(key), key
 
 
@@ -81,6 +82,9 @@ def test_the_usual_kafka_variable_is_honoured(file: Path, monkeypatch: pytest.Mo
         ("service: {classify_url: 'localhost:3000'}", "service.classify_url"),
         ("topics: {input: 'a b'}", "topics.input"),
         ("topics: {input: decisions}", "differ"),
+        ("kafka: {bootstrap_servers: 'host:not-a-port'}", "'host:not-a-port' is no host:port"),
+        ("kafka: {bootstrap_servers: 'host'}", "kafka.bootstrap_servers"),
+        ("kafka: {bootstrap_servers: ' , '}", "at least one"),
         ("kafka: {security_protocol: SASL_SSL}", "SASL"),
         ("kafka: {security_protocol: SASL_SSL, sasl_mechanism: PLAIN, sasl_username: u}", "sasl_password"),
         ("bridge: [", "cannot be read"),
@@ -91,6 +95,11 @@ def test_mistakes_are_named(file: Path, text: str, named: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(named)) as caught:
         load_settings()
     assert "\n" not in str(caught.value)
+
+
+def test_addresses_may_stand_as_people_write_them() -> None:
+    settings = load_settings({"kafka": {"bootstrap_servers": " PLAINTEXT://a:1, [::1]:2,b:3, "}})
+    assert settings.kafka.servers == ["a:1", "[::1]:2", "b:3"]
 
 
 @pytest.mark.parametrize("name", ["STREAMING__BRIGDE__GROUP", "STREAMING__GROUP", "STREAMING__BRIDGE__GRUP"])

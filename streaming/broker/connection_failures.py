@@ -1,0 +1,69 @@
+"""Why connections to brokers fail: kafka-python 3.0 only logs it, and then reports that time has passed."""
+
+import logging
+import time
+
+from typing_extensions import override
+
+# Text of a failure to what a person should do; none of these passes by itself.
+PERMANENT = {
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not trusted, or is for another name: check "
+    "kafka.ssl_cafile and the addresses",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS on this port: check kafka.security_protocol and the port",
+    "SaslAuthenticationFailed": "it refuses the credentials: check kafka.sasl_username and its password",
+    "UnsupportedSaslMechanism": "it does not take this mechanism: check kafka.sasl_mechanism",
+}
+PASSING = {
+    "DNS": "a name that is set here, or that a broker advertises (advertised.listeners), cannot be resolved",
+}
+
+
+class ConnectionFailures(logging.Handler):
+    """Remembers the last failed connection that kafka-python has logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last: tuple[float, str] | None = None
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        failed = [one for one in arguments if isinstance(one, BaseException)]
+        is_lookup = "DNS lookup failed" in record.getMessage()
+        if (
+            self._last is not None
+            and "DNS lookup" in self._last[1]
+            and not is_lookup
+            and "DNS" in str(failed)
+        ):
+            return  # it only says that the lookup failed, not of which name
+        if failed or is_lookup:
+            causes = "; ".join(f"{type(one).__name__}: {one}" for one in failed) or record.getMessage()
+            self._last = time.monotonic(), causes
+
+    def since(self, moment: float) -> str | None:
+        """Return the last failure after a moment of ``time.monotonic()``, or None."""
+        return self._last[1] if self._last is not None and self._last[0] >= moment else None
+
+
+FAILURES = ConnectionFailures()
+
+
+def watch_connections() -> ConnectionFailures:
+    """Begin to remember failed connections."""
+    for name in ("kafka.net.manager", "kafka.net.inet"):
+        logger = logging.getLogger(name)
+        if FAILURES not in logger.handlers:
+            logger.addHandler(FAILURES)
+    return FAILURES
+
+
+def explain_failure(failure: str) -> tuple[str, bool]:
+    """Return a failure as part of a sentence, and whether no retry can help."""
+    for mark, meaning in PERMANENT.items():
+        if mark in failure:
+            return meaning, True
+    for mark, meaning in PASSING.items():
+        if mark in failure:
+            return f"{meaning} ({failure})", False
+    return failure, False
