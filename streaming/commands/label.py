@@ -26,7 +26,7 @@ def run_label(settings: Settings) -> None:
     options, names = settings.label, settings.topics
     if options.data is None:
         raise SettingsError("--data is missing: name a CSV or parquet file with labels.")
-    rows = read_label_rows(options.data, options.origin, time.time_ns() // 1_000_000, options.limit)
+    rows = read_label_rows(options.data, options.origin, lambda: time.time_ns() // 1_000_000, options.limit)
     stopped = threading.Event()
     signals = StopSignals(forced_status=1)  # labels that are not acknowledged by then may be missing
     prepare_labels(settings)

@@ -3,7 +3,7 @@
 import csv
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ class LabelRow(msgspec.Struct, frozen=True):
     label: Label | LabelRejection
 
 
-def read_label_rows(path: Path, origin: str, now_ms: int, limit: int | None = None) -> Iterator[LabelRow]:
+def read_label_rows(
+    path: Path, origin: str, clock_ms: Callable[[], int], limit: int | None = None
+) -> Iterator[LabelRow]:
     """Yield each row of a file, in its order.
 
     Parameters
@@ -50,8 +52,8 @@ def read_label_rows(path: Path, origin: str, now_ms: int, limit: int | None = No
         nothing, which withdraws. Without ``transaction_id`` a row has its number, as `replay` names it.
     origin : str
         For rows that do not say.
-    now_ms : int
-        When rows that do not say were labelled, milliseconds since 1970.
+    clock_ms : callable
+        Milliseconds since 1970: a row that does not say when it was labelled was labelled when it is read.
     limit : int, optional
         Largest number of rows to read.
 
@@ -64,7 +66,7 @@ def read_label_rows(path: Path, origin: str, now_ms: int, limit: int | None = No
         raise DataError(f"{path} does not exist: --data wants a CSV or parquet file with labels.")
     rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path)
     for number, cells in enumerate(itertools.islice(rows, limit), 1):
-        yield LabelRow(number, cells, _read_row(number, cells, origin, now_ms))
+        yield LabelRow(number, cells, _read_row(number, cells, origin, clock_ms()))
 
 
 def _read_row(number: int, cells: Cells, origin: str, now_ms: int) -> Label | LabelRejection:

@@ -44,7 +44,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def labels(path: Path) -> list[Any]:
-    return [row.label for row in read_label_rows(path, "chargeback", NOW)]
+    return [row.label for row in read_label_rows(path, "chargeback", lambda: NOW)]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -88,7 +88,7 @@ def test_each_row_goes_to_exactly_one_topic_with_its_reason(tmp_path: Path) -> N
     path = write(tmp_path / "t.csv", [dict(zip(columns, cells, strict=True)) for cells in table])
     sender, reports = Sender(), list[int]()
     done = send_labels(
-        read_label_rows(path, "chargeback", NOW), sender, TOPICS, RateLimiter(0, 0.01), reports.append
+        read_label_rows(path, "chargeback", lambda: NOW), sender, TOPICS, RateLimiter(0, 0.01), reports.append
     )
     assert sender.is_flushed and reports == [8] and done.rows == 8
     assert done.labels == {"fraud": 1, "withdrawn": 1}
