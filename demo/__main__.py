@@ -32,7 +32,7 @@ STALL_TIMEOUT_S = 60.0
 def main() -> int:
     """Run the demo; return its exit status."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+        signal.signal(number, end_on_signal)
     console = Console()
     options = Options.from_environment()
     try:
@@ -168,7 +168,8 @@ def keep_serving(console: Console) -> None:
         console.print("Stopping ...")
 
 
-def _end(number: int, _frame: FrameType | None) -> None:
+def end_on_signal(number: int, _frame: FrameType | None) -> None:
+    """Leave through the clean-up of every open block."""
     raise Interrupted(number)
 
 

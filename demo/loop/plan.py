@@ -1,0 +1,70 @@
+"""How much is streamed, how fast, and what must hold at the end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The sizes of one run; two simulated days go by in about five minutes.
+
+    Attributes
+    ----------
+    training_rows, stream_rows : int
+        Transactions of the first training, and at most of the stream.
+    prevalence : float
+        Share of fraud: more than in the ULB set, so that minutes bring as many frauds as weeks do there.
+    change_at : int
+        Transaction of the stream after which the fraud pattern is another.
+    rate : int
+        Transactions, and labels, per second.
+    label_delay_s : float
+        Time from a transaction to its label, seconds; weeks in real life.
+    control_share : float
+        Share of the transactions that belong to the random control sample.
+    retrain_rows : int
+        Labelled transactions after the change that the retraining waits for.
+    shadow_frauds : int
+        Labelled frauds that both releases have decided, before the gate is asked.
+    after_rows : int
+        Transactions after the change of release by which it is judged.
+    drift_bound, recall_bound : int
+        Transactions after the change within which the monitor has to raise the alarm.
+    recall_loss : float
+        How far recall may stay below what it was before the change.
+    training : mapping
+        Variables of every training: small models, so that two cores have them in seconds.
+    """
+
+    training_rows: int = 40_000
+    stream_rows: int = 90_000
+    prevalence: float = 0.02
+    change_at: int = 14_000
+    rate: int = 250
+    label_delay_s: float = 8.0
+    control_share: float = 0.05
+    retrain_rows: int = 14_000
+    shadow_frauds: int = 60
+    after_rows: int = 12_000
+    drift_bound: int = 6000
+    recall_bound: int = 8000
+    recall_loss: float = 0.05
+    training: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "TRAINING__NETWORK__HIDDEN": "[128, 64]",
+            "TRAINING__NETWORK__EPOCHS": "8",
+            "TRAINING__XGBOOST__TREES": "100",
+            "TRAINING__EVALUATION__RESAMPLES": "200",
+            "TRAINING__GATE__RESAMPLES": "200",
+        }
+    )
+
+    @property
+    def monitor(self) -> Mapping[str, str]:
+        """Variables of the monitor: its day is half a minute."""
+        return {
+            "STREAMING__MONITOR__BUCKET_S": "5",
+            "STREAMING__MONITOR__ALARM_WINDOW_S": "30",
+            "STREAMING__MONITOR__REFRESH_S": "1",
+            "STREAMING__MONITOR__INFO_REFRESH_S": "2",
+        }
