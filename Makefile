@@ -49,6 +49,10 @@ demo: fresh ## everything from nothing to a decided stream: [DATA=file] [KEEP=0|
 	@$(MAKE) --no-print-directory setup
 	@DATA='$(DATA)' FRESH='$(FRESH)' KEEP='$(KEEP)' exec $(BIN)/python -m demo
 
+.PHONY: loop
+loop: setup ## drift, late labels, alarm, retraining, shadow, promotion, swap: shown and checked
+	@exec $(BIN)/python -m demo.loop
+
 .PHONY: train
 train: setup ## fit, track, register, gate, promote and import both models: [DATA=file]
 	@$(BIN)/python -m training train $(if $(DATA),--data '$(DATA)')
@@ -87,7 +91,7 @@ containers: setup ## build and run images and stack (needs a Docker engine): [DA
 
 .PHONY: bench
 bench: setup ## every script in benchmarks/
-	@for script in quality score serving streaming; do $(BIN)/python -m benchmarks.$$script; done
+	@for script in quality score serving streaming drift; do $(BIN)/python -m benchmarks.$$script; done
 
 .PHONY: check
 check: setup ## format, lint, types

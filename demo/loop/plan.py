@@ -51,9 +51,9 @@ class Plan:
     recall_loss: float = 0.05
     training: Mapping[str, str] = field(
         default_factory=lambda: {
-            "TRAINING__NETWORK__HIDDEN": "[128, 64]",
+            "TRAINING__NETWORK__HIDDEN": "[64, 32]",
             "TRAINING__NETWORK__EPOCHS": "8",
-            "TRAINING__XGBOOST__TREES": "100",
+            "TRAINING__XGBOOST__TREES": "80",
             "TRAINING__EVALUATION__RESAMPLES": "200",
             "TRAINING__GATE__RESAMPLES": "200",
         }

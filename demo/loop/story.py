@@ -92,7 +92,7 @@ def _body(stream: Path) -> bytes:
 
 def stream_until_alarm(story: Story, screen: Screen) -> tuple[Process, Process]:
     """Stream, let labels follow, and wait until the monitor has seen the change."""
-    plan, monitored, first = story.parts.plan, story.monitored, story.first
+    plan, monitored = story.parts.plan, story.monitored
     with screen.step("Stream; labels follow; the fraud pattern changes; the monitor raises alarms") as step:
         replay = story.parts.start_replay(story.data.stream)
         wait_for("The first transaction", lambda: story.seen > 0, 60)
