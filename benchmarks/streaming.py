@@ -5,6 +5,7 @@ Everything runs on this one machine: broker, service, bridge, load generator and
 - throughput: a topic filled beforehand is drained; decisions per second by their own times;
 - the consumer this project replaces on the same service, in interleaved rounds of the same run;
 - latency at a steady rate, from produced to readable by a `read_committed` reader;
+- the same with the reasons of every alarm on its record, `service.reasons: alarms`;
 - where the time goes: seconds per stage inside the bridge, processor time per process;
 - with ``--soak SECONDS``: whether the bridge's memory stays flat.
 """
@@ -46,11 +47,11 @@ def measure_original(rig: Rig, topic: str, seconds: float) -> float:
     return float(found["decided"] / found["seconds"])
 
 
-def drain(rig: Rig, records: int, bridges: int) -> dict[str, Any]:
+def drain(rig: Rig, records: int, bridges: int, reasons: str = "none") -> dict[str, Any]:
     """Fill a topic, start bridges, and see how fast they empty it."""
     topic = rig.topic()
     rig.replay(topic, records, 0)
-    running = [rig.bridge(topic, name) for name in "abcdefgh"[:bridges]]
+    running = [rig.bridge(topic, name, reasons) for name in "abcdefgh"[:bridges]]
     before = _cpu(rig, [])
     for bridge in running:
         bridge.process.start()
@@ -146,10 +147,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ):
         source = rig.topic()
         rig.replay(source, 20_000, 0)
-        originals, bridges = [], []
+        originals, bridges, reasons = [], [], []
         for _ in range(options.rounds):
             originals.append(measure_original(rig, source, options.original_seconds))
             bridges.append(drain(rig, options.records, 1))
+            reasons.append(drain(rig, options.records, 1, "alarms"))
         found: dict[str, Any] = {
             "machine": {"cores": psutil.cpu_count(), "load_average": psutil.getloadavg()},
             "broker": rig.broker,
@@ -157,6 +159,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             "records": options.records,
             "original_per_second": originals,
             "bridge": bridges,
+            "reasons": reasons,
             "two_bridges": drain(rig, options.records, 2),
             "steady": steady(rig, options.rate, options.seconds, options.warm_up),
         }

@@ -36,6 +36,13 @@ def print_table(found: dict[str, Any]) -> None:
     table.add_row("original consumer, transactions/s", f"{original:,.0f}", "")
     table.add_row("one bridge, topic to topic, transactions/s", f"{bridge:,.0f}", "10,000")
     table.add_row("ratio, same round", f"{ratio:.1f}x", "30x")
+    ratios = [
+        one["per_second"] / plain["per_second"]
+        for one, plain in zip(found["reasons"], found["bridge"], strict=True)
+    ]
+    table.add_row(
+        "with the reasons of alarms, share of that speed", f"{statistics.median(ratios):.2f}", "0.8"
+    )
     table.add_row("two bridges, transactions/s", f"{found['two_bridges']['per_second']:,.0f}", "")
     shares = " / ".join(f"{share:,.0f}" for share in found["two_bridges"]["shares"])
     table.add_row("two bridges, transactions each", shares, "")

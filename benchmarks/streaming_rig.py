@@ -65,7 +65,7 @@ class Rig:
             process.wait_done()
         return process
 
-    def bridge(self, topic: str, name: str = "a") -> "Bridge":
+    def bridge(self, topic: str, name: str = "a", reasons: str = "none") -> "Bridge":
         """Make a bridge from ``topic.in`` to ``topic.out``, not started."""
         port = choose_port(19464, self._taken_ports)
         self._taken_ports.add(port)
@@ -80,7 +80,8 @@ class Rig:
         ]
         command += ["--dead-letter-topic", f"{topic}.dead", "--group", topic, "--instance-id", name]
         command += ["--metrics-port", str(port)]
-        return Bridge(Process(f"bridge {name}", command, self.folder / f"{topic}-{name}.log", cwd=ROOT), port)
+        log, env = self.folder / f"{topic}-{name}.log", {"STREAMING__SERVICE__REASONS": reasons}
+        return Bridge(Process(f"bridge {name}", command, log, env, ROOT), port)
 
 
 @dataclass

@@ -69,7 +69,9 @@ def go_round(parts: Parts, stack: ExitStack, screen: Screen) -> Story:
     """Do every step of the circle once."""
     with screen.step("Simulate what is known, and a stream whose fraud pattern changes") as step:
         data = simulate(parts, parts.plan)
-        step.done(f"{parts.plan.training_rows:,} and up to {parts.plan.stream_rows:,} transactions")
+        step.done(
+            f"{parts.plan.day_rows:,} transactions for two days, {parts.plan.files} times that to stream"
+        )
     with screen.step("Train the first release, promote and import it") as step:
         training = parts.train(data.training, "train")
         training.wait_done(on_poll=lambda: step.say(training.last_line()))

@@ -33,26 +33,32 @@ class Data:
 
 
 def simulate(parts: Parts, plan: Plan) -> Data:
-    """Simulate what the first release is trained on, and a stream whose fraud pattern changes."""
+    """Simulate what the first release is trained on, and a stream whose fraud pattern changes.
+
+    Each file of the stream has as many transactions for its two days as the training had: the day's rhythm
+    goes by as it did there.
+    """
     training, stream = parts.folder / "training.parquet", parts.folder / "stream.parquet"
-    share = ("--prevalence", str(plan.prevalence))
-    parts.run(
-        "The simulator",
-        *("training", "simulate", "--rows", str(plan.training_rows), "--seed", "1", *share),
-        *("--output", str(training)),
-    )
-    parts.run(
-        "The simulator",
-        *("training", "simulate", "--rows", str(plan.stream_rows), "--seed", "2", *share),
-        *("--change-at", str(plan.change_at / plan.stream_rows), "--output", str(stream)),
-    )
-    table = pq.read_table(stream, columns=["transaction_id", "Class"])
+    _simulate(parts, training, 1)
+    files = [parts.folder / f"stream-{number}.parquet" for number in range(plan.files)]
+    for number, path in enumerate(files):
+        # The later files follow the new pattern from their first transactions on.
+        change_at = plan.change_at / plan.day_rows if number == 0 else 1 / plan.day_rows
+        _simulate(parts, path, 2 + number, "--change-at", str(change_at))
+    table = pa.concat_tables(pq.read_table(path) for path in files)
+    pq.write_table(table, stream)
     names = [str(name) for name in table["transaction_id"].to_pylist()]
     is_fraud = table["Class"].to_numpy() == 1
     labels = parts.folder / "labels.parquet"
     pq.write_table(_labels(names, is_fraud, plan), labels)
     fraud = dict(zip(names, is_fraud.tolist(), strict=True))
     return Data(training, stream, labels, fraud, {name: place for place, name in enumerate(names)})
+
+
+def _simulate(parts: Parts, output: Path, seed: int, *arguments: str) -> None:
+    sizes = ("--rows", str(parts.plan.day_rows), "--prevalence", str(parts.plan.prevalence))
+    command = ("simulate", *sizes, "--seed", str(seed), "--output", str(output), *arguments)
+    parts.run("The simulator", "training", *command)
 
 
 def _labels(names: list[str], is_fraud: np.ndarray, plan: Plan) -> pa.Table:

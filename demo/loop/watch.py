@@ -14,6 +14,8 @@ from demo.stream import StreamReader, Topics
 
 PROBE_EVERY_S = 0.05
 LOOK_EVERY_S = 0.5
+#: Series that are no inputs.
+SCORES = ("neural_net", "xgboost", "fraud_probability")
 
 
 class Thread:
@@ -105,11 +107,12 @@ class Monitored:
         self.history.append((time.time(), self.latest))
 
     def first_alarm_ms(self, kind: str, release: str) -> int | None:
-        """Return when the monitor raised the first alarm of a kind on the champion, or None."""
+        """Return when the first alarm of a kind was raised on the champion, or None; drift is of inputs."""
         found = [
             one["since_ms"]
             for one in self.latest.get("alarms", ())
             if (one["kind"], one["role"], one["release"]) == (kind, "champion", release)
+            and one["series"] not in SCORES
         ]
         return min(found, default=None)
 

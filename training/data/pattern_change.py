@@ -26,7 +26,7 @@ class PatternChange:
     feature : str
         Feature that shifts for every transaction after the change, genuine ones too: V1 to V28.
     shift : float
-        By how many standard deviations of the transactions before the change; may be 0.
+        By how many standard deviations of the feature without the change; may be 0.
     """
 
     at: float
@@ -65,7 +65,7 @@ def change_pattern(frame: pd.DataFrame, change: PatternChange, seed: int) -> pd.
         values = frame[name].to_numpy(np.float64, copy=True)
         values[turned] *= -1
         changed[name] = values
-    spread = float(frame[change.feature].iloc[:start].std())
+    spread = float(frame[change.feature].std())
     shifted = changed[change.feature].to_numpy(copy=True)
     shifted[start:] = np.round(shifted[start:] + change.shift * spread, 6)
     changed[change.feature] = shifted
