@@ -31,9 +31,10 @@ from benchmarks.streaming import drain
 from benchmarks.streaming_rig import ROOT, open_rig
 from streaming.monitor.drift import CLOCK, FIRST_WINDOW, DriftDetector, Reference
 from streaming.settings.drift import DriftSettings
+from training.data.labelled import labelled_rows
 from training.data.simulate import ROWS, simulate
-from training.data.transactions import FEATURES
-from training.evaluation.variation import block_variation
+from training.data.transactions import FEATURES, from_frame
+from training.evaluation.reference import describe_reference
 
 RESULTS = ROOT / "benchmarks" / "results"
 COMPONENTS = FEATURES[1:29]
@@ -49,21 +50,12 @@ Floats = NDArray[np.float64]
 
 def make_reference(frame: pd.DataFrame) -> dict[str, Any]:
     """Return the document that a release trained on `frame` carries, as far as its features go."""
-    kept = np.random.default_rng(7).random(len(frame)) < VALIDATION_SHARE
-    features = {name: _entry(frame[name].to_numpy()[kept]) for name in FEATURES}
+    data = from_frame(frame, "simulated")
+    rows = np.flatnonzero(np.random.default_rng(7).random(len(frame)) < VALIDATION_SHARE)
+    part = labelled_rows(data, rows)
     # As many scores as a release has, for the cost; they are not judged.
-    scores = {"neural_net": features["V12"], "xgboost": features["V14"]}
-    rows = int(kept.sum())
-    return {"rows": rows, "features": features, "scores": scores, "fraud_probability": features["V17"]}
-
-
-def _entry(values: Floats) -> dict[str, Any]:
-    edges = np.unique(np.quantile(values, np.arange(1, 10) / 10))
-    counts = np.bincount(np.searchsorted(edges, values, "left"), minlength=len(edges) + 1)
-    shares = counts / counts.sum()
-    weights = np.full(len(values), 1 / VALIDATION_SHARE)
-    variation = block_variation(values, weights, edges.tolist(), shares.tolist())
-    return {"edges": edges.tolist(), "shares": shares.tolist(), "variation": variation}
+    stand_ins = {"neural_net": frame["V12"].to_numpy()[rows], "xgboost": frame["V14"].to_numpy()[rows]}
+    return describe_reference(part, stand_ins, frame["V17"].to_numpy()[rows], VALIDATION_SHARE)
 
 
 def quiet_month(reference: Reference, month: int) -> dict[str, Any]:
