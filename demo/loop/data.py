@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from demo.loop.parts import Parts
 from demo.loop.plan import Plan
+from demo.processes import Process
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ def simulate(parts: Parts, plan: Plan) -> Data:
     goes by as it did there.
     """
     training, stream = parts.folder / "training.parquet", parts.folder / "stream.parquet"
-    _simulate(parts, training, 1)
     files = [parts.folder / f"stream-{number}.parquet" for number in range(plan.files)]
+    running = [_simulate(parts, training, 1)]
     for number, path in enumerate(files):
         # The later files follow the new pattern from their first transactions on.
         change_at = plan.change_at / plan.day_rows if number == 0 else 1 / plan.day_rows
-        _simulate(parts, path, 2 + number, "--change-at", str(change_at))
+        running.append(_simulate(parts, path, 2 + number, "--change-at", str(change_at)))
+    for process in running:
+        process.wait_done()
     table = pa.concat_tables(pq.read_table(path) for path in files)
     pq.write_table(table, stream)
     names = [str(name) for name in table["transaction_id"].to_pylist()]
@@ -55,10 +58,10 @@ def simulate(parts: Parts, plan: Plan) -> Data:
     return Data(training, stream, labels, fraud, {name: place for place, name in enumerate(names)})
 
 
-def _simulate(parts: Parts, output: Path, seed: int, *arguments: str) -> None:
+def _simulate(parts: Parts, output: Path, seed: int, *arguments: str) -> Process:
     sizes = ("--rows", str(parts.plan.day_rows), "--prevalence", str(parts.plan.prevalence))
     command = ("simulate", *sizes, "--seed", str(seed), "--output", str(output), *arguments)
-    parts.run("The simulator", "training", *command)
+    return parts.begin("The simulator", "training", *command)
 
 
 def _labels(names: list[str], is_fraud: np.ndarray, plan: Plan) -> pa.Table:

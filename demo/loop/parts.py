@@ -92,7 +92,7 @@ class Parts:
         command = self._module("training", "promote", "challenger", *arguments)
         return self._begin("The promotion", command, log, self.plan.training)
 
-    def run(self, name: str, package: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+    def run(self, name: str, package: str, *arguments: str) -> None:
         """Run a command to its end.
 
         Raises
@@ -100,7 +100,11 @@ class Parts:
         DemoError
             If it fails.
         """
-        self._begin(name, self._module(package, *arguments), f"{package}-{arguments[0]}", env).wait_done()
+        self.begin(name, package, *arguments).wait_done()
+
+    def begin(self, name: str, package: str, *arguments: str) -> Process:
+        """Start a command that ends by itself."""
+        return self._begin(name, self._module(package, *arguments), f"{package}-{arguments[0]}")
 
     def start_broker(self) -> Broker:
         """Start a broker, or take the one given."""

@@ -39,23 +39,23 @@ class Plan:
     """
 
     day_rows: int = 40_000
-    files: int = 4
+    files: int = 6
     prevalence: float = 0.02
     change_at: int = 14_000
     rate: int = 250
     label_delay_s: float = 8.0
     control_share: float = 0.05
-    retrain_rows: int = 14_000
+    retrain_rows: int = 12_000
     shadow_frauds: int = 60
-    after_rows: int = 12_000
+    after_rows: int = 10_000
     drift_bound: int = 6000
     recall_bound: int = 8000
     recall_loss: float = 0.05
     training: Mapping[str, str] = field(
         default_factory=lambda: {
             "TRAINING__NETWORK__HIDDEN": "[64, 32]",
-            "TRAINING__NETWORK__EPOCHS": "6",
-            "TRAINING__XGBOOST__TREES": "60",
+            "TRAINING__NETWORK__EPOCHS": "4",
+            "TRAINING__XGBOOST__TREES": "50",
             "TRAINING__EVALUATION__RESAMPLES": "100",
             "TRAINING__GATE__RESAMPLES": "100",
         }

@@ -136,8 +136,10 @@ def offer_worse(story: Story, screen: Screen) -> None:
 
 
 def _answer(promotion: Process) -> str:
+    """Return the gate's sentence, without what stands around it."""
     lines = [line.strip() for line in promotion.log.read_text().splitlines()]
-    return next((line for line in lines if line.startswith("gate")), promotion.last_line())
+    said = [line for line in lines if line.startswith(("gate ", "live comparison", "error: "))]
+    return said[-1].removeprefix("error: ") if said else promotion.last_line()
 
 
 def retrain(story: Story, screen: Screen) -> None:

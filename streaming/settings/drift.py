@@ -9,7 +9,7 @@ class DriftSettings(Section):
     """When the inputs and scores of a stream count as drifted from what the release was fitted on."""
 
     min_divergence: float = Field(
-        0.02,
+        0.03,
         ge=0,
         le=10,
         description="Smallest population stability index that matters; a shift by a tenth of a standard "
