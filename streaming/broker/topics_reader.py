@@ -27,6 +27,9 @@ FETCH_MAX_BYTES = 16 * 1024 * 1024  # what the client may hold before poll() ask
 LOOK_S = 2.0
 LOOK_TIMEOUT_MS = 2000
 
+# Beyond what there is; or the broker's log ends, or begins anew, before what was read.
+OFFSET_GONE = (kafka_errors.OffsetOutOfRangeError, kafka_errors.LogTruncationError)
+
 Place = tuple[str, int]
 """Topic and partition."""
 
@@ -93,7 +96,7 @@ class TopicsReader(TopicsSource):
         self._look()
         try:
             found = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
-        except kafka_errors.OffsetOutOfRangeError as error:
+        except OFFSET_GONE as error:
             raise OffsetGone("An offset to go on from is not there any more.") from error
         except kafka_errors.KafkaError as error:
             if getattr(error, "retriable", False):

@@ -25,6 +25,7 @@ POLL_MS = 200
 # What comes meanwhile shares a transaction of the database.
 GATHER_S = 0.1
 EXPIRE_S = 1.0
+RETRY_S = 0.2
 
 
 class Monitor:
@@ -84,6 +85,7 @@ class Monitor:
         try:
             records = self._gather()
         except OffsetGone:
+            self._stopped.wait(RETRY_S)
             self._place()
             return
         if self._topics.topic_ids() != self._ids:
@@ -184,10 +186,15 @@ class Monitor:
             self._state.begin_anew(stream, begin)
             return
         moved, missed = {}, 0
-        for stand, (first, _) in bounds.items():
+        for stand, (first, last) in bounds.items():
             offset = known[stand].next_offset if stand in known else first
             missed += max(0, first - offset)
-            moved[stand] = Position(topic_id, max(first, offset))
+            if offset > last:
+                # An unclean change of leaders: what comes under these offsets once more is not counted again.
+                log.warning(
+                    "broker lost records that were read", topic=self._names[stream], records=offset - last
+                )
+            moved[stand] = Position(topic_id, min(last, max(first, offset)))
         if missed:
             log.warning("records deleted before they were read", topic=self._names[stream], records=missed)
         self._state.move(moved, {stream: missed} if missed else {})

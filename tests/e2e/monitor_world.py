@@ -110,6 +110,21 @@ class MonitorWorld:
                     ]
         return found
 
+    def bounds(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return the first offset of each stream's partition and the one after its last."""
+        streams = {topic: stream for stream, topic in self.topics.items()}
+        places = [TopicPartition(topic, number) for topic in streams for number in range(PARTITIONS)]
+        with contextlib.closing(KafkaConsumer(bootstrap_servers=self.servers)) as consumer:
+            first, last = consumer.beginning_offsets(places), consumer.end_offsets(places)
+        return {(streams[one.topic], one.partition): (first[one], last[one]) for one in places}
+
+    def delete_records(self, before: dict[tuple[str, int], int]) -> None:
+        """Delete the records before an offset of each partition, as retention does."""
+        with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
+            admin.delete_records(
+                {TopicPartition(self.topics[stream], n): offset for (stream, n), offset in before.items()}
+            )
+
     def start(self) -> None:
         """Start the monitor, again or for the first time."""
         self.monitor.start()
