@@ -19,18 +19,22 @@ from tests.e2e.faults import wait_until
 from tests.monitored_stream import PARTITIONS, Sent
 
 _numbers = itertools.count(1)
+_taken_ports: set[int] = set()
 
 
 class MonitorWorld:
     """A broker's topics with a monitor on them."""
 
-    def __init__(self, servers: str, folder: Path, **settings: object) -> None:
+    def __init__(
+        self, servers: str, folder: Path, topics: dict[str, str] | None = None, **settings: object
+    ) -> None:
         name = f"monitor-{os.getpid()}-{next(_numbers)}"
         self.servers, self.folder = servers, folder
-        self.topics = {
+        self.topics = topics or {
             stream: f"{name}.{stream}" for stream in ("transactions", "decisions", "shadow", "labels")
         }
-        self.port = choose_port(29_465)
+        self.port = choose_port(29_465, _taken_ports)
+        _taken_ports.add(self.port)
         self.url = f"http://127.0.0.1:{self.port}"
         env = {
             "STREAMING__TOPICS__INPUT": self.topics["transactions"],
