@@ -2,6 +2,7 @@
 
 import email.utils
 import ssl
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -48,6 +49,7 @@ class HttpClassifier(Classifier):
 
     def __init__(self, settings: ServiceSettings, transport: httpx.BaseTransport | None = None) -> None:
         self._settings = settings
+        self._renewal = _Renewal(settings.connection_max_age_s, settings.concurrency + 1)
         self._address = _address(settings)
         key = service_key(settings)
         self._client = httpx.Client(
@@ -71,8 +73,9 @@ class HttpClassifier(Classifier):
 
     def _post(self, body: bytes) -> tuple[int, httpx.Headers, bytes]:
         deadline = time.monotonic() + self._settings.request_timeout_s
+        headers = {"connection": "close"} if self._renewal.is_due() else None
         try:
-            with self._client.stream("POST", self._address, content=body) as response:
+            with self._client.stream("POST", self._address, content=body, headers=headers) as response:
                 return response.status_code, response.headers, _read_body(response, deadline)
         except httpx.TimeoutException as error:
             raise ServiceUnavailable("The service did not answer in time.", "timeout") from error
@@ -91,6 +94,30 @@ class HttpClassifier(Classifier):
     @override
     def close(self) -> None:
         self._client.close()
+
+
+class _Renewal:
+    """Says which requests end their connection, so that replicas added under load get their share.
+
+    A kept-alive connection stays with the replica that it met first, whatever stands behind the address.
+    """
+
+    def __init__(self, max_age_s: float, connections: int) -> None:
+        self._max_age_s, self._connections = max_age_s, connections
+        self._lock = threading.Lock()
+        self._due_at = time.monotonic() + max_age_s
+        self._left = 0
+
+    def is_due(self) -> bool:
+        """Return whether this request is to be the last of its connection; once a period for each."""
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._due_at:
+                self._due_at, self._left = now + self._max_age_s, self._connections
+            if self._left == 0:
+                return False
+            self._left -= 1
+            return True
 
 
 def _address(settings: ServiceSettings) -> httpx.URL:

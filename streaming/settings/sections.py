@@ -184,6 +184,11 @@ class ServiceSettings(Section):
     )
     connect_timeout_s: float = Field(2.0, gt=0, le=60, description="Limit for a connection, seconds.")
     request_timeout_s: float = Field(10.0, gt=0, le=300, description="Limit for a whole answer, seconds.")
+    connection_max_age_s: float = Field(
+        30.0,
+        gt=0,
+        description="Connections are made anew so often, seconds: replicas that are added get their share.",
+    )
     backoff_initial_s: float = Field(0.1, gt=0, le=60, description="First wait before a repeat, seconds.")
     backoff_max_s: float = Field(
         5.0, gt=0, le=600, description="Longest wait before a repeat, seconds; Retry-After may ask for more."

@@ -1,8 +1,10 @@
 import email.utils
 import json
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -280,3 +282,47 @@ def test_a_service_that_does_not_know_the_query_ends_the_bridge_and_makes_no_dea
     error = failure_of(answer(400, {"error": "explain is true or false.", "detail": [fault]}))
     assert isinstance(error, ServiceRefused)
     assert "service.reasons" in str(error)
+
+
+class Replica(ThreadingHTTPServer):
+    """One of several servers behind one address: the kernel gives each connection to one of them."""
+
+    daemon_threads = True
+    allow_reuse_port = True
+    requests = 0
+
+
+class Deciding(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Replica
+
+    def do_POST(self) -> None:
+        self.server.requests += 1
+        self.rfile.read(int(self.headers["content-length"]))
+        body = json.dumps([DECISION]).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("max_age_s", "shares"), [(0.001, 2), (3600, 1)])
+def test_connections_are_renewed_so_that_every_replica_gets_requests(max_age_s: float, shares: int) -> None:
+    """Kept alive for ever, they stay with the replica that they met first: the second case shows it."""
+    with Replica(("127.0.0.1", 0), Deciding) as first, Replica(first.server_address, Deciding) as second:
+        for replica in (first, second):
+            threading.Thread(target=replica.serve_forever, args=(0.02,), daemon=True).start()
+        url = f"http://127.0.0.1:{first.server_port}/classify"
+        client = HttpClassifier(ServiceSettings(classify_url=url, connection_max_age_s=max_age_s))
+        for _ in range(100):
+            client.classify([b"{}"], ["T"])
+        client.close()
+        counts = [first.requests, second.requests]
+        first.shutdown()
+        second.shutdown()
+    assert sum(counts) == 100
+    # 100 connections, each to either: fewer than 20 for one of them has a chance of 1e-10.
+    assert sum(count >= 20 for count in counts) == shares
