@@ -169,8 +169,12 @@ def fetch() -> None:
     """Keep the public copy of the ULB set in data/, where `train` finds it."""
     from training.data.openml import fetch as fetch_copy
     from training.data.source import DATA_FOLDER
+    from training.settings.load import load_settings
 
-    path = fetch_copy(DATA_FOLDER, console=out)
+    wait = load_settings({}).fetch
+    path = fetch_copy(
+        DATA_FOLDER, timeout_s=wait.timeout_s, deadline_s=wait.deadline_s, console=out, say=out.print
+    )
     out.print(f"the public copy of the ULB set: {path}", soft_wrap=True)
 
 

@@ -37,6 +37,11 @@ EXAMPLE_DECISION: dict[str, Any] = {
     "release": "12",
     "models": {"neural_net": "fraud_neural_net:12", "xgboost": "fraud_xgboost:12"},
 }
+# What `?explain=true` adds: the contributions of all 30 features and the base value sum to the log-odds.
+EXAMPLE_REASONS: dict[str, Any] = {
+    "reasons": [{"feature": "V14", "contribution": 3.21}, {"feature": "V4", "contribution": 1.08}],
+    "reasons_for": {"score": "neural_net", "base_value": -2.4, "log_odds": 2.31},
+}
 
 
 class FaultDetail(BaseModel):
@@ -144,7 +149,7 @@ def _classify(settings: Settings) -> dict[str, Any]:
     }
     answer = {
         "schema": one_or_many("Decision", settings.request.max_transactions),
-        "examples": {"one": {"summary": "One decision", "value": EXAMPLE_DECISION}},
+        "examples": _answer_examples(),
     }
     retry = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
     return {
@@ -165,13 +170,27 @@ def _classify(settings: Settings) -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {
             "200": {"description": "DecisionMessage.", "content": {"application/json": answer}},
-            "400": _fault("Something in the request is against this document; nothing was decided."),
+            "400": _fault(
+                "Something in the request is against this document; nothing was decided.",
+                {"loc": [1, "V14"], "type": "missing", "msg": "Field required"},
+            ),
             "401": _fault("A key is needed."),
             "408": _fault("The body did not arrive in time."),
             "413": _fault("The body or the list is over its limit."),
             "415": _fault("The body is not application/json."),
             "503": {**_fault("Overloaded or not ready; try again."), "headers": retry},
         },
+    }
+
+
+def _answer_examples() -> dict[str, Any]:
+    other = EXAMPLE_DECISION | {"transaction_id": "T-18", "decision": "decline", "risk_level": "HIGH"}
+    other |= {"raised_by": ["neural_net", "xgboost"], "fraud_probability": 0.94}
+    other |= {"scores": {"neural_net": 0.99, "xgboost": 0.97}}
+    return {
+        "one": {"summary": "One decision", "value": EXAMPLE_DECISION},
+        "many": {"summary": "A list, in the order of the transactions", "value": [EXAMPLE_DECISION, other]},
+        "explained": {"summary": "With ?explain=true", "value": EXAMPLE_DECISION | EXAMPLE_REASONS},
     }
 
 
@@ -199,8 +218,12 @@ def _schema(name: str) -> dict[str, Any]:
     return {"schema": {"$ref": REFERENCE.format(model=name)}}
 
 
-def _fault(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": _schema("Fault")}}
+def _fault(description: str, *detail: dict[str, Any]) -> dict[str, Any]:
+    example = {"error": description, "detail": list(detail)}
+    return {
+        "description": description,
+        "content": {"application/json": _schema("Fault") | {"example": example}},
+    }
 
 
 def _as_3_0(schema: Json) -> Json:
@@ -232,9 +255,13 @@ PAGE = b"""<!DOCTYPE html>
     <script src="./static_content/swagger-ui-bundle.js"></script>
     <script>
       window.onload = () => {
-        window.ui = SwaggerUIBundle({
-          url: "./docs.json", dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true,
-          presets: [SwaggerUIBundle.presets.apis],
+        fetch("./docs.json").then((answer) => answer.json()).then((spec) => {
+          // The document's "." is right behind any prefix; people read an address.
+          spec.servers = [{url: new URL(".", window.location).href.replace(/[/]$/, "")}];
+          window.ui = SwaggerUIBundle({
+            spec: spec, dom_id: "#swagger-ui", deepLinking: true, tryItOutEnabled: true,
+            presets: [SwaggerUIBundle.presets.apis],
+          });
         });
       };
     </script>

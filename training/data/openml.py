@@ -31,6 +31,8 @@ FRAUDS = 492
 NAME = "ULB set (OpenML 1597)"
 CACHED = "creditcard_openml_1597.parquet"
 _BLOCK_BYTES = 1 << 18
+# The share of the deadline after which the speed says whether the rest can arrive in time.
+PATIENCE = 0.1
 
 
 def find_data(
@@ -39,6 +41,7 @@ def find_data(
     seed: int,
     url: str = URL,
     timeout_s: float = 5.0,
+    deadline_s: float = 180.0,
     console: Console | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Transactions:
@@ -50,16 +53,17 @@ def find_data(
         Where creditcard.csv is looked for and the copy is kept.
     seed : int
         For the simulator.
-    url, timeout_s, console
+    url, timeout_s, deadline_s, console
         As for ``fetch``; an empty `url` leaves the copy out.
     say : callable
-        Told in a sentence why the copy could not be had.
+        Told in a sentence that the line is slow, and why the copy could not be had.
     """
     own = folder / "creditcard.csv"
     if own.exists():
         return load_transactions(own)
     try:
-        return load_transactions(fetch(folder, url=url, timeout_s=timeout_s, console=console), name=NAME)
+        kept = fetch(folder, url=url, timeout_s=timeout_s, deadline_s=deadline_s, console=console, say=say)
+        return load_transactions(kept, name=NAME)
     except FetchError as error:
         say(str(error))
     return from_frame(simulate(ROWS, seed), f"simulated transactions (seed {seed})")
@@ -73,6 +77,7 @@ def fetch(
     deadline_s: float = 180.0,
     expected: tuple[int, int] = (ROWS, FRAUDS),
     console: Console | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Return the kept copy of the ULB set, fetching it first where there is none.
 
@@ -90,6 +95,8 @@ def fetch(
         Rows and frauds the file must have.
     console : Console, optional
         Where progress is shown.
+    say : callable
+        Told in a sentence, while it waits, that the line is too slow for the deadline.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def fetch(
     with TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
         download = Path(scratch) / "download.parquet"
         try:
-            _download(url, download, timeout_s, deadline_s, console)
+            _download(url, download, timeout_s, deadline_s, console, say)
         except (OSError, HTTPException) as error:
             raise FetchError(
                 f"{url} could not be fetched ({_reason(error)}): give a data file instead"
@@ -120,19 +127,40 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _download(url: str, path: Path, timeout_s: float, deadline_s: float, console: Console | None) -> None:
-    deadline = time.monotonic() + deadline_s
+def _download(
+    url: str,
+    path: Path,
+    timeout_s: float,
+    deadline_s: float,
+    console: Console | None,
+    say: Callable[[str], None],
+) -> None:
+    began, is_told = time.monotonic(), False
     with _answer_within(timeout_s, url) as answer, path.open("wb") as file, _progress(console) as progress:
         total = int(answer.headers.get("Content-Length") or 0) or None
         task = progress.add_task(NAME, total=total)
-        while block := answer.read(_BLOCK_BYTES):
+        # What has arrived, not a full block: on a slow line that would be minutes without a sign.
+        while block := answer.read1(_BLOCK_BYTES):
             file.write(block)
             progress.advance(task, len(block))
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not done after {deadline_s:.0f} s")
+            elapsed = time.monotonic() - began
+            if elapsed > deadline_s:
+                raise TimeoutError(f"not done after {deadline_s:g} s; set TRAINING__FETCH__DEADLINE_S higher")
+            needed = elapsed * total / file.tell() if total else 0.0
+            if not is_told and elapsed > deadline_s * PATIENCE and needed > deadline_s:
+                is_told = True
+                say(_slow(file.tell(), total or 0, needed, deadline_s))
         received = file.tell()
     if total and received != total:
         raise ConnectionError(f"the connection ended after {received:,} of {total:,} bytes")
+
+
+def _slow(received: int, total: int, needed_s: float, deadline_s: float) -> str:
+    return (
+        f"{NAME}: the line is slow, {received / total:.0%} has arrived; all of it needs about "
+        f"{needed_s:.0f} s and {deadline_s:g} s are allowed. TRAINING__FETCH__DEADLINE_S allows more; "
+        "--data names a file instead."
+    )
 
 
 def _progress(console: Console | None) -> Progress:

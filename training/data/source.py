@@ -39,7 +39,14 @@ def _find_data(settings: Settings, console: ProgressConsole) -> Transactions:
     from training.data.openml import find_data
 
     progress = console.rich if console.rich.is_terminal else None
-    data = find_data(DATA_FOLDER, seed=settings.seed, console=progress, say=console.rich.print)
+    data = find_data(
+        DATA_FOLDER,
+        seed=settings.seed,
+        timeout_s=settings.fetch.timeout_s,
+        deadline_s=settings.fetch.deadline_s,
+        console=progress,
+        say=console.rich.print,
+    )
     console.rich.print(f"no file was named: {data.name}, {len(data):,} rows, {data.frauds} frauds")
     return data
 

@@ -22,6 +22,7 @@ from training.errors import SettingsError
 from training.settings.sections import (
     DecisionSettings,
     EvaluationSettings,
+    FetchSettings,
     GateSettings,
     LimitSettings,
     NetworkSettings,
@@ -108,6 +109,9 @@ class Settings(BaseSettings):
     gate: GateSettings = Field(GateSettings(), description="What a challenger must show.")
     store: StoreSettings = Field(StoreSettings(), description="The model store that services load from.")
     score: ScoreSettings = Field(ScoreSettings(), description="What batch scoring reads and writes.")
+    fetch: FetchSettings = Field(
+        FetchSettings(), description="How long the public copy of the data is waited for."
+    )
     simulate: SimulateSettings = Field(SimulateSettings(), description="Which transactions are invented.")
 
     @classmethod

@@ -277,6 +277,17 @@ class GateSettings(Section):
     )
 
 
+class FetchSettings(Section):
+    """How long the public copy of the data is waited for, where no file is named."""
+
+    timeout_s: float = Field(
+        5.0, gt=0, description="Longest wait for an answer and for each further block, seconds."
+    )
+    deadline_s: float = Field(
+        180.0, gt=0, description="Longest download, seconds: raise it for a slow line (150 MB)."
+    )
+
+
 class StoreSettings(Section):
     """The BentoML model store that services load from."""
 

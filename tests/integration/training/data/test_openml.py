@@ -168,6 +168,27 @@ def test_a_download_that_crawls_ends_at_the_deadline(server, tmp_path):
         fetch(tmp_path, url=server.url, deadline_s=0)
 
 
+def test_a_slow_line_is_told_while_it_waits(server, published, tmp_path):
+    """Told before the deadline, so that the user can raise it or name a file; told once."""
+    told = []
+
+    def drip(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(published)))
+        handler.end_headers()
+        for start in range(0, len(published), 100):
+            if told:  # the rest at once
+                handler.wfile.write(published[start:])
+                return
+            handler.wfile.write(published[start : start + 100])
+            time.sleep(0.05)
+
+    server.answer = drip
+    fetch(tmp_path, url=server.url, expected=EXPECTED, deadline_s=5, say=told.append)
+    (sentence,) = told
+    assert "the line is slow" in sentence and "TRAINING__FETCH__DEADLINE_S" in sentence
+
+
 def test_nobody_listening_is_noticed_at_once(tmp_path, free_port_url):
     start = time.monotonic()
     with pytest.raises(FetchError, match="refused"):

@@ -7,7 +7,7 @@ import jsonschema_rs
 import pytest
 
 from bentos.classify.decoding import Decoder
-from bentos.gateway.openapi import EXAMPLE_TRANSACTION, document
+from bentos.gateway.openapi import EXAMPLE_TRANSACTION, PAGE, document
 from bentos.releases.release import FEATURE_NAMES
 from bentos.schemas import feature_range
 from bentos.settings.load import Settings
@@ -57,6 +57,29 @@ def test_the_examples_are_valid_by_schema_and_decoder(example: str) -> None:
     value = BODY["examples"][example]["value"]
     assert VALIDATOR.is_valid(value)
     Decoder(SETTINGS.limits, 7).decode(encoded(value))
+
+
+@pytest.mark.parametrize("example", ["one", "many", "explained"])
+def test_the_answers_shown_are_answers(example: str) -> None:
+    """For one, for a list, and with reasons: each is what the service could answer."""
+    shown = DOCUMENT["paths"]["/classify"]["post"]["responses"]["200"]["content"]["application/json"]
+    value = shown["examples"][example]["value"]
+    assert jsonschema_rs.Draft4Validator(resolved(shown["schema"])).is_valid(value)
+    assert ("reasons" in value) == (example == "explained")
+
+
+def test_errors_are_shown_as_they_are_and_not_as_the_word_string() -> None:
+    answers = DOCUMENT["paths"]["/classify"]["post"]["responses"]
+    for status in set(answers) - {"200"}:
+        shown = answers[status]["content"]["application/json"]
+        assert jsonschema_rs.Draft4Validator(resolved(shown["schema"])).is_valid(shown["example"])
+        assert "string" not in json.dumps(shown["example"])
+    assert answers["400"]["content"]["application/json"]["example"]["detail"]
+
+
+def test_the_page_names_the_address_that_it_came_from() -> None:
+    """A drop-down of servers that shows "." tells nobody where a request goes."""
+    assert b"spec.servers = [{url: new URL(" in PAGE
 
 
 def test_an_identity_is_never_null() -> None:
