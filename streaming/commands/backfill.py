@@ -27,6 +27,7 @@ from streaming.reprocessing.backfill import (
     SourceOffset,
     backfill,
     earlier_decisions,
+    without_decided,
 )
 from streaming.scoring.backoff import Backoff
 from streaming.scoring.client import HttpClassifier
@@ -47,17 +48,18 @@ def run_backfill(settings: Settings) -> None:
     source = find_topic(settings, names.input)
     with Admin(settings.kafka) as admin:
         target = admin.find(output) or admin.create(output, source.partitions, names)
-    group = group_name(settings, "backfill", output, wanted.begin, wanted.end)
+    # One identity for a topic, so that two backfills of overlapping ranges cannot run into it at once.
+    group = group_name(settings, "backfill", output)
     with (
         open_sink(settings, group, names.input, DECISION, target) as sink,
         RangeReader(settings.kafka, group) as reader,
     ):
         starts, ends = (reader.resolve(names.input, bound) for bound in (wanted.begin, wanted.end))
-        done = reader.committed(names.input)
-        rest = {partition: max(offset, done.get(partition, 0)) for partition, offset in starts.items()}
         earlier = _decisions(settings, names.output, starts, ends)
-        before = _decisions(settings, output, starts, rest)
-        comparison = _backfill(settings, reader.read(names.input, rest, ends), sink, group, earlier)
+        # What is done stands in the output topic: offsets of a group would expire, and know one range only.
+        before = _decisions(settings, output, starts, ends)
+        records = without_decided(reader.read(names.input, starts, ends), before)
+        comparison = _backfill(settings, records, sink, group, earlier)
     for place, decision in before.items():
         comparison.add_before((names.input, *place), decision, earlier.get(place))
     _print_comparison(comparison, output)

@@ -12,7 +12,7 @@ from streaming.broker.range_reader import RangeReader
 from streaming.commands.progress_bar import show_count
 from streaming.commands.topics import find_topic, group_name, open_sink
 from streaming.reprocessing.redrive import KIND as REDRIVEN
-from streaming.reprocessing.redrive import RedriveFilter, RedriveResult, redrive
+from streaming.reprocessing.redrive import RedriveFilter, RedriveResult, read_marks, redrive
 from streaming.settings.load import Settings
 
 
@@ -47,6 +47,11 @@ def run_redrive(settings: Settings) -> None:
         starts = {
             partition: max(offset, done(reason).get(partition, 0)) for partition, offset in first.items()
         }
+        marks = set()
+        if not done(reason):
+            # No progress, or its offsets have expired: what was sent back stands in the input topic.
+            bounds = (reader.resolve(names.input, bound) for bound in ("earliest", "latest"))
+            marks = read_marks(reader.read(names.input, *bounds), names.dead_letter)
         letters = reader.read(names.dead_letter, starts, last)
         with show_count("dead letters sent") as report:
             result = redrive(
@@ -56,6 +61,7 @@ def run_redrive(settings: Settings) -> None:
                 done,
                 RedriveFilter(names.input, reason),
                 report,
+                marks,
             )
     _print_redriven(result, names.dead_letter, names.input, is_dry=wanted.dry_run)
 

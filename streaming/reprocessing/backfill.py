@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,16 @@ def earlier_decisions(
             if one.source.topic == topic and is_wanted(source):
                 found[source] = EarlierDecision(one.decision, one.release)
     return found
+
+
+def without_decided(
+    records: Iterable[list[InputRecord]], decided: Mapping[SourceOffset, EarlierDecision]
+) -> Iterator[list[InputRecord]]:
+    """Yield records but those that have a decision already."""
+    for chunk in records:
+        left = [record for record in chunk if (record.partition, record.offset) not in decided]
+        if left:
+            yield left
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Sends dead letters back to their topic, each once, however often it is run or killed."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from streaming.output_records import PREFIX
@@ -43,6 +43,7 @@ def redrive(  # what it reads, what it writes, and which of it
     done: Done,
     wanted: RedriveFilter,
     report: Callable[[int], None] = lambda sent: None,
+    marks: Container[tuple[int, int]] = (),
 ) -> RedriveResult:
     """Send dead letters back.
 
@@ -59,7 +60,9 @@ def redrive(  # what it reads, what it writes, and which of it
     wanted : RedriveFilter
         A letter that names another topic is left where it is; one that names none is taken.
     report : callable
-        Told the number sent after each lot.
+        Called with the number sent after each chunk.
+    marks : container of (int, int)
+        Partition and offset of letters that were found in their topic again, from `read_marks`.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def redrive(  # what it reads, what it writes, and which of it
     for chunk in letters:
         for start in range(0, len(chunk), MAX_TRANSACTION_RECORDS):
             part = chunk[start : start + MAX_TRANSACTION_RECORDS]
-            outputs = [output for letter in part if (output := _sorted(letter, wanted, done, result))]
+            outputs = [output for letter in part if (output := _sorted(letter, wanted, done, marks, result))]
             if sink is not None:
                 after = {letter.partition: NextOffset(letter.offset + 1) for letter in part}
                 sink.publish(outputs, after, metadata)
@@ -78,7 +81,11 @@ def redrive(  # what it reads, what it writes, and which of it
 
 
 def _sorted(
-    letter: InputRecord, wanted: RedriveFilter, done: Done, result: RedriveResult
+    letter: InputRecord,
+    wanted: RedriveFilter,
+    done: Done,
+    marks: Container[tuple[int, int]],
+    result: RedriveResult,
 ) -> OutputRecord | None:
     headers = dict(letter.headers)
     found = headers.get(f"{PREFIX}reason", b"unknown").decode("utf-8", "replace")
@@ -86,7 +93,9 @@ def _sorted(
         result.other_topic += 1
     elif wanted.reason is not None and found != wanted.reason:
         result.other_reason += 1
-    elif any(letter.offset < done(which).get(letter.partition, 0) for which in (None, found)):
+    elif (letter.partition, letter.offset) in marks or any(
+        letter.offset < done(which).get(letter.partition, 0) for which in (None, found)
+    ):
         result.done_before[found] += 1
     elif f"{PREFIX}omitted" in headers:
         result.omitted[found] += 1
@@ -94,6 +103,18 @@ def _sorted(
         result.sent[found] += 1
         return _back(letter, headers, found)
     return None
+
+
+def read_marks(records: Iterable[list[InputRecord]], letters_topic: str) -> set[tuple[int, int]]:
+    """Return partition and offset of the letters that records of the input were redriven from."""
+    marks = set()
+    for chunk in records:
+        for record in chunk:
+            headers = dict(record.headers)
+            if headers.get(f"{ORIGIN}topic") == letters_topic.encode():
+                partition, offset = (headers.get(f"{ORIGIN}{name}", b"") for name in ("partition", "offset"))
+                marks.add((_number(partition, -1), _number(offset, -1)))
+    return marks
 
 
 def _back(letter: InputRecord, headers: Mapping[str, bytes], reason: str) -> OutputRecord:

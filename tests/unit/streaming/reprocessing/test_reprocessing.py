@@ -19,8 +19,9 @@ from streaming.reprocessing.backfill import (
     EarlierDecision,
     backfill,
     earlier_decisions,
+    without_decided,
 )
-from streaming.reprocessing.redrive import RedriveFilter, RedriveResult, redrive
+from streaming.reprocessing.redrive import RedriveFilter, RedriveResult, read_marks, redrive
 from streaming.scoring.backoff import Backoff
 from streaming.settings.load import Settings
 from tests.e2e.faults import transactions
@@ -173,3 +174,25 @@ def test_a_report_without_a_folder_is_told_before_anything_is_decided(tmp_path: 
 
 def test_an_empty_comparison_is_a_document_too() -> None:
     assert Comparison().as_document()["changed"] == 0
+
+
+def test_letters_that_stand_in_the_input_again_are_not_sent_twice() -> None:
+    """The offsets of a redrive expire after a week; the headers of what it sent do not."""
+    broker = FakeBroker()
+    letters = [letter(0, "tombstone", b"k"), letter(1, "tombstone", b"k")]
+    redrive([letters], FakeSink(broker), HERE, lambda which: {}, RedriveFilter(TOPIC))
+    sent = [
+        InputRecord(TOPIC, out.partition, n, 0, out.key, out.value, out.headers)
+        for n, out in enumerate(broker.outputs)
+    ]
+    marks = read_marks([sent], letters[0].topic)
+    assert len(marks) == 2
+    again = redrive([letters], FakeSink(broker), HERE, lambda which: {}, RedriveFilter(TOPIC), marks=marks)
+    assert (again.sent.total(), again.done_before.total()) == (0, 2)
+
+
+def test_what_the_output_topic_holds_is_not_decided_again() -> None:
+    records = [InputRecord(TOPIC, 0, offset, 0, b"k", b"{}") for offset in range(5)]
+    decided = {(0, offset): EarlierDecision("approve", "7") for offset in (1, 2, 3)}
+    left = without_decided([records[:4], records[4:]], decided)
+    assert [[record.offset for record in chunk] for chunk in left] == [[0], [4]]
