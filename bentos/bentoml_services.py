@@ -17,13 +17,14 @@ from bentoml._internal.context import server_context
 from bentoml.models import BentoModel
 
 from bentos.asgi import Application, Receive, Scope, Send
-from bentos.compat import uvicorn_single_write
+from bentos.compat import uvicorn_limits, uvicorn_single_write
 from bentos.compat.bounded_optimizer import bound_wait
 from bentos.compat.gc_freeze import freeze_after_startup
 from bentos.compat.metrics_dir import use_own_metrics_dir
 from bentos.compat.model_store import models_folder, models_of_bento, packed_version
 from bentos.compat.process_role import is_worker
 from bentos.compat.startup_check import check_all_assumptions
+from bentos.compat.uvicorn_limits import ConnectionLimits
 from bentos.errors import StartError
 from bentos.gateway.app import GatewayApp, GatewayBackend
 from bentos.gateway.openapi import document
@@ -144,10 +145,17 @@ class GatewayService(ConfiguredService):
 
     def to_asgi(self, is_main: bool = True) -> Application:
         """Return the application that uvicorn serves."""
-        uvicorn_single_write.install()
+        settings = process_settings()
+        uvicorn_limits.install(
+            ConnectionLimits(
+                **settings.connections.model_dump(),
+                retry_after_s=settings.gateway.retry_after_s,
+                on_refusal=self._count_refusal,
+            )
+        )
         application = super().to_asgi(is_main)
         try:
-            gateway = GatewayApp(application, process_settings(), lambda: self.instance)
+            gateway = GatewayApp(application, settings, lambda: self.instance)
         except (OSError, ValueError) as error:
             _give_up(f"API keys: {error}", status=2)
 
@@ -155,6 +163,9 @@ class GatewayService(ConfiguredService):
             await gateway(scope, receive, freeze_after_startup(send) if scope["type"] == "lifespan" else send)
 
         return serve
+
+    def _count_refusal(self, reason: str) -> None:
+        self.instance.metrics.count_refusal(reason)
 
     @property
     def openapi_spec(self) -> dict[str, Any]:

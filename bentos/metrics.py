@@ -69,6 +69,10 @@ REASONS = (
     "runner_unavailable",
     "scoring_failed",
     "client_gone",
+    "bad_request",
+    "headers_too_large",
+    "slow_headers",
+    "too_many_connections",
     "defect",
 )
 # Most observations that are collected before they are written out, which bounds memory.

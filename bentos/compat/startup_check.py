@@ -9,6 +9,7 @@ from bentos.compat import (
     metrics_dir,
     model_store,
     process_role,
+    uvicorn_limits,
     uvicorn_single_write,
 )
 
@@ -19,6 +20,7 @@ WORKAROUNDS = (
     metrics_dir,
     model_store,
     process_role,
+    uvicorn_limits,
     uvicorn_single_write,
 )
 

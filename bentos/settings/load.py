@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from bentos.errors import SettingsError
 from bentos.settings.sections import (
+    ConnectionSettings,
     ExplainSettings,
     GatewaySettings,
     LimitSettings,
@@ -49,6 +50,9 @@ class Settings(BaseSettings):
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104  # BentoML's own default
     limits: LimitSettings = Field(LimitSettings(), description="What a feature may be.")
     request: RequestSettings = Field(RequestSettings(), description="What a request may be.")
+    connections: ConnectionSettings = Field(
+        ConnectionSettings(), description="What a connection may cost before it has sent a request."
+    )
     gateway: GatewaySettings = Field(GatewaySettings(), description="How requests are gathered.")
     neural_net: RunnerSettings = Field(RunnerSettings(), description="The network's runner.")
     xgboost: RunnerSettings = Field(RunnerSettings(), description="The trees' runner.")

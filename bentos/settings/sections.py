@@ -45,6 +45,21 @@ class RequestSettings(Section):
     )
 
 
+class ConnectionSettings(Section):
+    """What a connection to the public port may cost before it has sent a request."""
+
+    max_connections: int = Field(
+        1000,
+        ge=1,
+        description="Connections of one gateway process; beyond it the one that is idle longest is closed, "
+        "or the new one gets 503.",
+    )
+    max_header_bytes: int = Field(64 * 1024, ge=1024, description="Largest head of a request; then 431.")
+    header_timeout_s: float = Field(
+        10.0, gt=0, description="Time a head may take to arrive, s; then 408. Idle connections close as well."
+    )
+
+
 class GatewaySettings(Section):
     """How requests are gathered before the call to the runners."""
 

@@ -1,0 +1,248 @@
+"""Bounds what a connection may cost before its request reaches the application.
+
+uvicorn (0.54) with httptools limits neither the size of a request's head nor the time it takes, never closes
+a connection that sends nothing, drops the body of a request that offers ``Upgrade: h2c`` (as Java's client
+and ``curl --http2`` do), and answers what is not HTTP in plain text. Its ``limit_concurrency`` refuses
+requests but closes no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import msgspec
+import uvicorn.config
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from bentos.compat.assumptions import require
+from bentos.compat.uvicorn_single_write import CorkedProtocol
+
+SWEEP_INTERVAL_S = 1.0
+UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
+USED = (
+    "_unset_keepalive_if_required",
+    "send_400_response",
+    "on_headers_complete",
+    "timeout_keep_alive_handler",
+)
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """What one connection, and all of them together, may cost.
+
+    Parameters
+    ----------
+    max_connections : int
+        Beyond it the connection that has waited longest for a head is closed, or the new one is refused.
+    max_header_bytes : int
+        Largest head of a request.
+    header_timeout_s : float
+        Time a head may take to arrive, and an idle connection to begin one.
+    retry_after_s : int
+        For callers that are refused.
+    on_refusal : callable
+        Called with the reason of each refusal.
+    """
+
+    max_connections: int
+    max_header_bytes: int
+    header_timeout_s: float
+    retry_after_s: int
+    on_refusal: Callable[[str], None]
+
+
+class HeadDeadlines:
+    """One timer for all connections that wait for the head of a request."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[LimitedProtocol, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, protocol: LimitedProtocol, limit_s: float) -> None:
+        """Give `protocol` so long, unless it is waiting already."""
+        self._waiting.setdefault(protocol, protocol.loop.time() + limit_s)
+        if self._timer is None:
+            self._timer = protocol.loop.call_later(min(SWEEP_INTERVAL_S, limit_s), self._sweep, protocol.loop)
+
+    def stop(self, protocol: LimitedProtocol) -> None:
+        """Forget `protocol`: its head has arrived, or it has gone."""
+        self._waiting.pop(protocol, None)
+
+    def oldest(self) -> LimitedProtocol | None:
+        """Return the connection that has waited longest."""
+        return next(iter(self._waiting), None)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for protocol in [protocol for protocol, ends in self._waiting.items() if ends <= now]:
+            protocol.give_up_waiting()
+        if self._waiting:
+            self._timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep, loop)
+
+
+class LimitedProtocol(CorkedProtocol):
+    """uvicorn's protocol within `limits`."""
+
+    limits: ConnectionLimits
+    deadlines = HeadDeadlines()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # uvicorn's
+        super().__init__(*arguments, **options)
+        self._is_in_head = False
+        self._head_bytes = 0
+        self._is_upgrading = False
+        self._unsent = 0
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.max_connections:
+            oldest = self.deadlines.oldest()
+            if oldest is None:
+                self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", "Too many connections.")
+                return
+            oldest.give_up_waiting()
+        self.deadlines.start(self, self.limits.header_timeout_s)
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.deadlines.stop(self)
+        super().connection_lost(exc)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self.parser is None or self.transport.is_closing():
+            return
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.max_header_bytes:
+                self._refuse_head()
+                return
+        if self._is_in_head or self.cycle is None or self.cycle.response_complete:
+            self.deadlines.start(self, self.limits.header_timeout_s)
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        self._is_upgrading = False
+        self._head_bytes = 0
+
+    @override
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self.deadlines.stop(self)
+        if self.parser.should_upgrade():
+            self._is_upgrading = True  # the parser stops here and raises; see `_ignore_upgrade`
+            return
+        if sum(len(name) + len(value) for name, value in self.headers) > self.limits.max_header_bytes:
+            self._refuse_head()
+            return
+        super().on_headers_complete()
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        if self.cycle is not None and not self.transport.is_closing():
+            super().on_body(body)
+
+    @override
+    def on_message_complete(self) -> None:
+        if self.cycle is not None and not self._is_upgrading and not self.transport.is_closing():
+            super().on_message_complete()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read the request again without its offer, as RFC 9110 (7.8) allows, then what follows its head."""
+        if self.parser.get_method() == b"CONNECT":
+            self.send_400_response("This is no proxy.")
+            return
+        kept = [
+            (name, value)
+            for name, value in self.headers
+            if name not in UPGRADE_HEADERS and not (name == b"connection" and b"upgrade" in value.lower())
+        ]
+        lines = [b"%b %b HTTP/1.1" % (self.parser.get_method(), self.url)]
+        lines += [b"%b: %b" % header for header in kept]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
+
+    def give_up_waiting(self) -> None:
+        """Close a connection whose head has not arrived in time."""
+        self.deadlines.stop(self)
+        if self._is_in_head:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "slow_headers", "The headers did not arrive in time.")
+        else:
+            self.transport.close()
+
+    @override
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
+
+    @override
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; one whose caller reads nothing of its answer is cut."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0:
+            self.transport.close()
+        elif unsent == self._unsent:
+            self.transport.abort()
+        else:
+            self._unsent = unsent
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _refuse_head(self) -> None:
+        text = f"The headers are over {self.limits.max_header_bytes} bytes."
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", text)
+
+    def _refuse(self, status: HTTPStatus, reason: str, text: str) -> None:
+        """Answer with an error and close; where an earlier request is still being answered, only close."""
+        self.limits.on_refusal(reason)
+        self.deadlines.stop(self)
+        if self.cycle is None or self.cycle.response_complete:
+            body = msgspec.json.encode({"error": text, "detail": []})
+            lines = [
+                b"HTTP/1.1 %d %b" % (status, status.phrase.encode()),
+                b"content-type: application/json",
+                b"content-length: %d" % len(body),
+                b"connection: close",
+            ]
+            if status is HTTPStatus.SERVICE_UNAVAILABLE:
+                lines.append(b"retry-after: %d" % self.limits.retry_after_s)
+            self.transport.write(b"\r\n".join([*lines, b"", body]))
+        self.transport.close()
+
+
+def check_assumptions() -> None:
+    """Return if uvicorn's protocol has the methods that `LimitedProtocol` overrides.
+
+    Raises
+    ------
+    BrokenAssumptionError
+        If it is built otherwise.
+    """
+    holds = all(callable(getattr(HttpToolsProtocol, name, None)) for name in USED)
+    require("uvicorn", f"its protocol for httptools has the methods {', '.join(USED)}", holds)
+
+
+def install(limits: ConnectionLimits) -> None:
+    """Make `LimitedProtocol` the one that uvicorn chooses by itself in this process."""
+    LimitedProtocol.limits = limits
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = f"{__name__}:{LimitedProtocol.__name__}"
