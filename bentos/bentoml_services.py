@@ -17,7 +17,7 @@ from bentoml._internal.context import server_context
 from bentoml.models import BentoModel
 
 from bentos.asgi import Application, Receive, Scope, Send
-from bentos.compat import uvicorn_limits, uvicorn_single_write
+from bentos.compat import uvicorn_limits, uvicorn_single_write, uvicorn_tls
 from bentos.compat.bounded_optimizer import bound_wait
 from bentos.compat.gc_freeze import freeze_after_startup
 from bentos.compat.metrics_dir import use_own_metrics_dir
@@ -25,7 +25,7 @@ from bentos.compat.model_store import models_folder, models_of_bento, packed_ver
 from bentos.compat.process_role import is_worker
 from bentos.compat.startup_check import check_all_assumptions
 from bentos.compat.uvicorn_limits import ConnectionLimits
-from bentos.errors import StartError
+from bentos.errors import SettingsError, StartError
 from bentos.gateway.app import GatewayApp, GatewayBackend
 from bentos.gateway.openapi import document
 from bentos.releases.choice import PACKED_VARIABLE, choose
@@ -36,7 +36,9 @@ from bentos.rpc.codec import ReleaseRows, Rows
 from bentos.rpc.scorer import RunnerInstance
 from bentos.rpc.server import RunnerApp, score_batch
 from bentos.settings.load import Settings, process_settings
+from bentos.settings.secrets import read_secret
 from bentos.settings.sections import RunnerSettings, TlsSettings
+from bentos.start_checks import check_start
 
 # Recording spans that are exported nowhere costs 1.7x the throughput.
 UNTRACED = {"excluded_urls": ".*"}
@@ -117,6 +119,7 @@ class GatewayService(ConfiguredService):
         try:
             if not is_worker():  # a worker would write the histogram that is tried into the metrics
                 check_all_assumptions()
+                check_start(settings)
             pair = self._find_pair(settings)
         except StartError as error:
             _give_up(str(error), error.exit_code)
@@ -154,10 +157,12 @@ class GatewayService(ConfiguredService):
             )
         )
         application = super().to_asgi(is_main)
+        tls = settings.security.tls
+        uvicorn_tls.install(lambda: read_secret(tls.key_password, tls.key_password_file, "security.tls"))
         try:
             gateway = GatewayApp(application, settings, lambda: self.instance)
-        except (OSError, ValueError) as error:
-            _give_up(f"API keys: {error}", status=2)
+        except SettingsError as error:
+            _give_up(str(error), error.exit_code)
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
             await gateway(scope, receive, freeze_after_startup(send) if scope["type"] == "lifespan" else send)
@@ -187,7 +192,7 @@ def _counted(factory: ServiceAppFactory, score: ScoreBatch) -> ScoreBatch:
                 service_version=server_context.bento_version,
                 service_name=server_context.bento_name,
             )
-        batch_sizes.observe(len(batch))
+        batch_sizes.observe(sum(map(len, batch)))
         return await score(batch)
 
     return counted
@@ -207,21 +212,9 @@ def _ssl(tls: TlsSettings) -> dict[str, Any]:
         "keyfile": str(tls.key_file),
         "ciphers": CIPHERS,
     }
-    password = _key_password(tls)
-    if password is not None:
-        config["keyfile_password"] = password
     if tls.client_ca_file is not None:
         config |= {"ca_certs": str(tls.client_ca_file), "cert_reqs": 2}  # ssl.CERT_REQUIRED
     return config
-
-
-def _key_password(tls: TlsSettings) -> str | None:
-    if tls.key_password_file is None:
-        return tls.key_password.get_secret_value() if tls.key_password else None
-    try:
-        return tls.key_password_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        _give_up(f"The password of the TLS key: {error}", status=2)
 
 
 def _give_up(message: str, status: int) -> NoReturn:

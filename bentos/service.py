@@ -16,6 +16,7 @@ from bentos.classify.decoding import Decoder
 from bentos.classify.explainer import Explainer
 from bentos.classify.handler import ClassifyHandler, ServedRelease
 from bentos.compat.bentoml_typing import api, on_shutdown, on_startup
+from bentos.compat.uvicorn_tls import reload_changed
 from bentos.gateway.openapi import PAGE, document
 from bentos.metrics import Metrics
 from bentos.process_metrics import ProcessMetrics
@@ -96,6 +97,7 @@ class FraudDetection:
             self.metrics.queued_rows.set(self._batcher.queued_rows)
             self.metrics.batches_in_flight.set(self._batcher.in_flight)
             self.metrics.flush()
+            reload_changed()
             await asyncio.sleep(FLUSH_INTERVAL_S)
 
     async def _watch_processes(self) -> None:

@@ -9,8 +9,10 @@ from bentos.compat import (
     metrics_dir,
     model_store,
     process_role,
+    serve_command,
     uvicorn_limits,
     uvicorn_single_write,
+    uvicorn_tls,
 )
 
 WORKAROUNDS = (
@@ -20,8 +22,10 @@ WORKAROUNDS = (
     metrics_dir,
     model_store,
     process_role,
+    serve_command,
     uvicorn_limits,
     uvicorn_single_write,
+    uvicorn_tls,
 )
 
 

@@ -23,6 +23,7 @@ from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, ReleaseRows, Rows, rows_of
 
 HEADERS = [(b"content-type", MEDIA_TYPE.encode())]
 SCORE, CONTRIBUTIONS, READY = "/score/", "/contributions/", "/ready/"
+HEALTH_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 GONE = 410
 
 
@@ -32,7 +33,7 @@ class RunnerApp:
     Parameters
     ----------
     application : Application
-        BentoML's own, which answers everything but scores.
+        BentoML's own, which answers health checks and runs the life cycle.
     score : callable
         Scores rows by way of BentoML's adaptive batching.
     releases : callable
@@ -51,21 +52,24 @@ class RunnerApp:
         self._shutdown = GracefulShutdown()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Score here, pass everything else on."""
-        self._shutdown.note_request()
+        """Answer what the gateway sends and health checks; BentoML's own routes take pickled bodies."""
         path: str = scope.get("path", "")
-        if path.startswith(SCORE):
+        if scope["type"] == "lifespan":
+            await self._application(scope, receive, freeze_after_startup(send, self._shutdown.install))
+        elif path.startswith(SCORE):
+            self._shutdown.note_request()
             status, body = await self._score(path[len(SCORE) :], await read_body(receive))
+            await send_answer(send, status, HEADERS, body)
         elif path.startswith(CONTRIBUTIONS):
+            self._shutdown.note_request()
             status, body = await self._contributions(path[len(CONTRIBUTIONS) :], await read_body(receive))
+            await send_answer(send, status, HEADERS, body)
         elif path.startswith(READY):
-            status, body = self._say_ready(path[len(READY) :]), b""
-        else:
-            if scope["type"] == "lifespan":
-                send = freeze_after_startup(send, self._shutdown.install)
+            await send_answer(send, self._say_ready(path[len(READY) :]), HEADERS, b"")
+        elif path in HEALTH_PATHS and scope.get("method") in ("GET", "HEAD"):
             await self._application(scope, receive, send)
-            return
-        await send_answer(send, status, HEADERS, body)
+        elif scope["type"] == "http":
+            await send_answer(send, 404, HEADERS, b"")
 
     async def _score(self, version: str, body: bytes) -> tuple[int, bytes]:
         try:

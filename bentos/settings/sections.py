@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 # A feature beyond this would be infinite as float32.
 FLOAT32_MAX = 3.0e38
@@ -131,6 +131,13 @@ class SecuritySettings(Section):
     open_metrics: bool = Field(True, description="/metrics answers without a key.")
     open_docs: bool = Field(True, description="The OpenAPI page and /docs.json answer without a key.")
     tls: TlsSettings = Field(TlsSettings(), description="TLS of the public port.")
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_are_not_blank(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(key.get_secret_value().strip() for key in keys):
+            raise ValueError("a key is blank: it would open the service to all")
+        return keys
 
 
 class ExplainSettings(Section):

@@ -1,6 +1,7 @@
 """Settings: file, variables, and what is refused at start."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -115,25 +116,67 @@ def test_wrong_settings_end_the_process_with_status_2(file: Path, capsys: pytest
     assert "port (file " in capsys.readouterr().err
 
 
+TAKEN = "a port that is taken"
+
+
+def longest(folder: Path) -> str:
+    path = folder / ("x" * (60 - len(str(folder)) if len(str(folder)) < 55 else 60))
+    path.mkdir(parents=True)
+    return str(path)
+
+
 @pytest.mark.parametrize(
     ("variables", "status", "words"),
     [
         ({"SERVING__GATEWAY__DEADLINE_MS": "soon"}, 2, "gateway.deadline_ms"),
         ({"SERVING__RELEASE": "99"}, 1, "release 99"),
+        ({"SERVING__SECURITY__API_KEYS": '[""]'}, 2, "security.api_keys (variable"),
+        (
+            {"SERVING__SECURITY__API_KEYS_FILE": "missing"},
+            2,
+            "api_keys_file: missing cannot be read",
+        ),
+        ({"SERVING__SECURITY__API_KEYS_FILE": os.devnull}, 2, "holds no key"),
+        (
+            {
+                "SERVING__SECURITY__TLS__CERTIFICATE_FILE": "c.pem",
+                "SERVING__SECURITY__TLS__KEY_FILE": "k.pem",
+            },
+            2,
+            "security.tls.certificate_file: there is no file c.pem",
+        ),
+        (
+            {
+                "SERVING__SECURITY__TLS__CERTIFICATE_FILE": "pyproject.toml",
+                "SERVING__SECURITY__TLS__KEY_FILE": "pyproject.toml",
+            },
+            2,
+            "security.tls: certificate, key",
+        ),
+        ({"TMPDIR": "LONG"}, 2, "(TMPDIR) has too long a name"),
+        ({"PORT": TAKEN}, 2, "cannot be used: Address already in use"),
     ],
 )
 def test_serve_ends_with_one_sentence(
-    variables: dict[str, str], status: int, words: str, tmp_path: Path
+    variables: dict[str, str], status: int, words: str, tmp_path: Path, small_home: Path
 ) -> None:
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "bentoml"), "serve", "--port", "0"],
-        cwd=ROOT,
-        env={**os.environ, "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    """Before the port is bound: nothing is left that neither serves nor ends."""
+    variables = dict(variables)
+    if variables.get("TMPDIR"):
+        variables["TMPDIR"] = longest(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1]) if variables.pop("PORT", "") else "0"
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", "127.0.0.1", "--port", port],
+            cwd=ROOT,
+            env={**os.environ, "BENTOML_HOME": str(small_home), "BENTOML_DO_NOT_TRACK": "True", **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
     assert done.returncode == status, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr

@@ -9,21 +9,25 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.e2e.faults import wait_until
 from tests.serving_fixtures import Served, encoded, service
 
 JSON = {"content-type": "application/json"}
 KEY = {"x-api-key": "second-key"}
+PASSWORD = "of-the-tls-key"
 
 
-def write_certificate(folder: Path) -> None:
+def write_certificate(folder: Path, serial: int = 1) -> None:
     """Write a self-signed certificate for the loopback address, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
@@ -33,7 +37,7 @@ def write_certificate(folder: Path) -> None:
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
-        .serial_number(1)
+        .serial_number(serial)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
@@ -44,7 +48,7 @@ def write_certificate(folder: Path) -> None:
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.BestAvailableEncryption(PASSWORD.encode()),
         )
     )
 
@@ -63,9 +67,11 @@ def trusted(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 def closed(small_home: Path, trusted: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Serve over TLS with keys, small limits and the access log on."""
     (trusted.folder / "keys").write_text("first-key\nsecond-key\n")
+    (trusted.folder / "password").write_text(PASSWORD)
     variables = {
         "SERVING__SECURITY__TLS__CERTIFICATE_FILE": f"{trusted.folder}/certificate.pem",
         "SERVING__SECURITY__TLS__KEY_FILE": f"{trusted.folder}/key.pem",
+        "SERVING__SECURITY__TLS__KEY_PASSWORD_FILE": f"{trusted.folder}/password",
         "SERVING__SECURITY__API_KEYS_FILE": f"{trusted.folder}/keys",
         "SERVING__SECURITY__OPEN_METRICS": "false",
         "SERVING__REQUEST__MAX_BODY_BYTES": "5000",
@@ -172,3 +178,32 @@ def test_the_access_log_has_a_line_per_request_and_no_secret(
     assert last["duration_ms"] > 0
     for secret in ("4929123412341234", "7777.77", "first-key", "second-key"):
         assert secret not in text
+
+
+def test_the_password_of_the_key_is_in_no_list_of_processes(closed: Served) -> None:
+    service = psutil.Process(closed.process.pid)
+    for process in (service, *service.children(recursive=True)):
+        assert PASSWORD not in " ".join(process.cmdline())
+
+
+def test_certificates_and_keys_change_without_a_restart(
+    closed: Served, trusted: Any, transaction: dict[str, Any]
+) -> None:
+    def serial() -> int:
+        port = urlsplit(closed.url).port
+        pem = ssl.get_server_certificate(("127.0.0.1", port), timeout=5)
+        return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+    def status(key: str) -> int:
+        return httpx.get(
+            f"{closed.url}/info", headers={"x-api-key": key}, verify=False, timeout=10
+        ).status_code
+
+    assert (serial(), status("third-key")) == (1, 401)
+    write_certificate(trusted.folder, serial=2)
+    (trusted.folder / "keys").write_text("first-key\nsecond-key\nthird-key\n")
+    wait_until(lambda: serial() == 2, 10, "the new certificate is not served")
+    wait_until(lambda: status("third-key") == 200, 10, "the new key does not open")
+    (trusted.folder / "certificate.pem").write_text("no certificate")
+    time.sleep(1.5)  # longer than the service takes to look
+    assert serial() == 2, "what cannot be used changes nothing"

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from bentos.bentoml_services import _ssl
-from bentos.errors import UnauthorizedError
+from bentos.errors import SettingsError, UnauthorizedError
 from bentos.gateway.auth import ApiKeyAuth
-from bentos.settings.sections import SecuritySettings, TlsSettings
+from bentos.settings.sections import SecuritySettings
 
 KEYS = SecuritySettings(api_keys=("first-key", "second-key"))
 
@@ -65,20 +64,36 @@ def test_keys_from_a_file_one_per_line(tmp_path: Path) -> None:
 
 def test_a_file_without_keys_does_not_open_the_service(tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("\n")
-    with pytest.raises(ValueError, match="holds no key"):
+    with pytest.raises(SettingsError, match=r"api_keys_file: .* holds no key"):
         ApiKeyAuth(SecuritySettings(api_keys_file=tmp_path / "keys"))
-    with pytest.raises(OSError):
+    with pytest.raises(SettingsError, match=r"api_keys_file: .* cannot be read: No such file"):
         ApiKeyAuth(SecuritySettings(api_keys_file=tmp_path / "missing"))
 
 
-def test_the_password_of_the_tls_key_comes_from_a_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "password"
-    tls = TlsSettings(certificate_file=file, key_file=file, key_password="old", key_password_file=file)  # type: ignore[arg-type]
-    with pytest.raises(SystemExit) as ended:
-        _ssl(tls)
-    assert ended.value.code == 2
-    assert "password of the TLS key" in capsys.readouterr().err
-    file.write_text("hush\n")
-    assert _ssl(tls)["keyfile_password"] == "hush"
+@pytest.mark.parametrize("keys", [("",), (" ",), ("key", "")])
+def test_a_blank_key_is_refused(keys: tuple[str, ...]) -> None:
+    """It opened the service to all while the document said that a key is required."""
+    with pytest.raises(ValueError, match="a key is blank"):
+        SecuritySettings(api_keys=keys)
+
+
+def test_keys_are_rotated_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bentos.gateway.auth.LOOK_INTERVAL_S", 0.0)
+    file = tmp_path / "keys"
+    file.write_text("old\n")
+    auth = ApiKeyAuth(SecuritySettings(api_keys=("first",), api_keys_file=file))
+
+    def admitted() -> list[str]:
+        return [key for key in ("first", "old", "new") if is_admitted(auth, "/classify", x_api_key=key)]
+
+    assert admitted() == ["first", "old"]
+    file.write_text("old\nnew\n")
+    assert admitted() == ["first", "old", "new"]
+    file.write_text("new\n")
+    assert admitted() == ["first", "new"]
+    file.write_text("\n")
+    assert admitted() == ["first", "new"], "a file without keys changes nothing"
+    file.unlink()
+    assert admitted() == ["first", "new"]
+    file.write_text("old, but again\n")
+    assert admitted() == ["first"]

@@ -11,6 +11,9 @@ import pytest
 from bentos.errors import RunnerUnavailableError, ScoringFailedError
 from bentos.rpc.client import RunnerClient
 
+# A loop ends here while probes of runners that misbehave are under way; asyncio warns of their sockets.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ROW = bytes(120)
 SCORE = np.array([0.25], "<f4").tobytes()
@@ -50,9 +53,11 @@ async def runner(handler: Handler, socket: Path) -> AsyncIterator[RunnerClient]:
     finally:
         client.close()
         server.close()
+        await asyncio.sleep(0.02)  # probes that were under way are accepted before they end
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.02)  # cancelled connections close in the next turns of the loop
 
 
 async def test_scores_come_back(tmp_path: Path) -> None:
@@ -199,3 +204,48 @@ async def test_a_late_answer_is_never_taken_for_the_next(tmp_path: Path) -> None
                 await client.score("12", ROW)
         await asyncio.sleep(0.3)
         assert (await client.score("12", ROW)).tolist() == [0.25]
+
+
+async def test_reasons_that_take_too_long_say_nothing_about_scores(tmp_path: Path) -> None:
+    """A deadline of reasons opened the circuit: ordinary callers got 503 from a runner that was well."""
+
+    async def slow_to_explain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            request = await read_request(reader)
+            if b"/contributions/" in request:
+                await asyncio.sleep(30)
+            writer.write(ANSWER)
+
+    changes: list[bool] = []
+    async with runner(slow_to_explain, tmp_path / "s") as client:
+        client._on_change = lambda name, is_up: changes.append(is_up)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.contributions("12", ROW)
+        assert (await client.score("12", ROW)).tolist() == [0.25]
+    assert changes == []
+
+
+async def test_calls_do_not_wait_for_a_process_that_has_died(tmp_path: Path) -> None:
+    """The process manager keeps the socket: connections are made, and nobody answers on them."""
+    deaf = asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def dying(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while True:
+            await read_request(reader)
+            if deaf.is_set():
+                await asyncio.sleep(30)
+            writer.write(ANSWER)
+
+    async with runner(dying, tmp_path / "s") as client:
+        assert (await client.score("12", ROW)).tolist() == [0.25]
+        deaf.set()
+        for writer in writers:
+            writer.transport.abort()
+        async with asyncio.timeout(1):
+            with pytest.raises(RunnerUnavailableError):
+                await client.score("12", ROW)
+        with pytest.raises(RunnerUnavailableError, match="started again"):
+            await client.score("12", ROW)
