@@ -60,8 +60,12 @@ class ProcessMetrics:
                 self._cpu.labels(name).set(times.user + times.system)
 
     def set_certificate(self, file: Path) -> None:
-        """Show when the certificate in `file` ends: the earliest of its chain."""
-        self._certificate.set(read_expiry(file))
+        """Show when the certificate in `file` ends: the earliest of its chain.
+
+        What cannot be read, while the file is being replaced, leaves what was shown.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            self._certificate.set(read_expiry(file))
 
 
 def find_processes(gateway: psutil.Process) -> list[psutil.Process]:

@@ -102,9 +102,10 @@ class FraudDetection:
 
     async def _watch_processes(self) -> None:
         processes = ProcessMetrics()
-        if certificate := process_settings().security.tls.certificate_file:
-            processes.set_certificate(certificate)
+        certificate = process_settings().security.tls.certificate_file
         while True:
+            if certificate is not None:  # it may have been replaced
+                processes.set_certificate(certificate)
             # In a thread: reading every process of a large machine takes milliseconds.
             await asyncio.to_thread(processes.update)
             await asyncio.sleep(PROCESS_INTERVAL_S)

@@ -65,3 +65,17 @@ def test_the_certificate_that_ends_first_counts(tmp_path: Path) -> None:
     ProcessMetrics(registry).set_certificate(tmp_path / "chain.pem")
     expiry = registry.get_sample_value("fraud_certificate_expiry_timestamp_seconds")
     assert expiry == sooner.timestamp()
+
+
+def test_a_certificate_that_is_replaced_is_followed(tmp_path: Path) -> None:
+    before, after = (datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (2031, 2032))
+    registry, file = CollectorRegistry(), tmp_path / "chain.pem"
+    metrics = ProcessMetrics(registry)
+    write_certificate(file, before)
+    metrics.set_certificate(file)
+    file.write_text("half of it")
+    metrics.set_certificate(file)
+    assert registry.get_sample_value("fraud_certificate_expiry_timestamp_seconds") == before.timestamp()
+    write_certificate(file, after)
+    metrics.set_certificate(file)
+    assert registry.get_sample_value("fraud_certificate_expiry_timestamp_seconds") == after.timestamp()
