@@ -70,7 +70,9 @@ class Prober:
     slowest_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self._client = httpx.Client(timeout=10.0, headers={"content-type": "application/json"})
+        self._client = httpx.Client(
+            timeout=10.0, headers={"content-type": "application/json"}, trust_env=False
+        )
 
     def turn(self) -> None:
         """Ask once."""
@@ -101,7 +103,8 @@ class Monitored:
     def turn(self) -> None:
         """Look once; a monitor that is busy is asked again."""
         try:
-            self.latest = httpx.get(f"{self.url}/quality.json", timeout=5).raise_for_status().json()
+            answer = httpx.get(f"{self.url}/quality.json", timeout=5, trust_env=False)
+            self.latest = answer.raise_for_status().json()
         except (httpx.HTTPError, ValueError):
             return
         self.history.append((time.time(), self.latest))
