@@ -3,6 +3,7 @@
 import logging
 import time
 
+from kafka import errors as kafka_errors
 from typing_extensions import override
 
 # Text of a failure to what a person should do; none of these passes by itself.
@@ -28,7 +29,12 @@ class ConnectionFailures(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         arguments = record.args if isinstance(record.args, tuple) else ()
-        failed = [one for one in arguments if isinstance(one, BaseException)]
+        # A timeout is what follows from the failure that was logged before it.
+        failed = [
+            one
+            for one in arguments
+            if isinstance(one, BaseException) and not isinstance(one, kafka_errors.KafkaTimeoutError)
+        ]
         is_lookup = "DNS lookup failed" in record.getMessage()
         if (
             self._last is not None
@@ -39,7 +45,8 @@ class ConnectionFailures(logging.Handler):
             return  # it only says that the lookup failed, not of which name
         if failed or is_lookup:
             causes = "; ".join(f"{type(one).__name__}: {one}" for one in failed) or record.getMessage()
-            self._last = time.monotonic(), causes
+            if self._last is None or is_permanent(causes) or not is_permanent(self._last[1]):
+                self._last = time.monotonic(), causes
 
     def since(self, moment: float) -> str | None:
         """Return the last failure after a moment of ``time.monotonic()``, or None."""
@@ -51,11 +58,19 @@ FAILURES = ConnectionFailures()
 
 def watch_connections() -> ConnectionFailures:
     """Begin to remember failed connections."""
-    for name in ("kafka.net.manager", "kafka.net.inet"):
+    for name in ("kafka.net.manager", "kafka.net.inet", "kafka.net.connection"):
         logger = logging.getLogger(name)
         if FAILURES not in logger.handlers:
             logger.addHandler(FAILURES)
+            # A failed bootstrap connection is only a warning there; our own errors say what came of it.
+            logger.setLevel(logging.WARNING)
+            logger.propagate = False
     return FAILURES
+
+
+def is_permanent(failure: str) -> bool:
+    """Return whether no retry can help against a failure."""
+    return any(mark in failure for mark in PERMANENT)
 
 
 def explain_failure(failure: str) -> tuple[str, bool]:
