@@ -4,6 +4,7 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from rich.console import Console
 from training.console import ProgressConsole
 from training.data.simulate import simulate
 from training.data.transactions import Transactions, from_frame
-from training.registry.releases import Registry
+from training.registry.releases import Registry, Release
 from training.settings.load import Settings
+
+if TYPE_CHECKING:
+    from training.models.training import TrainingResult
 
 SMALL = {
     "threads": 1,
@@ -85,14 +89,21 @@ def registry(empty_database: Path, tmp_path: Path) -> Iterator[Registry]:
     yield Registry(f"sqlite:///{path}")
 
 
+def record(registry: Registry, training: "TrainingResult") -> Release:
+    """Record a training that has ended and register it as a release."""
+    from training.registry.record import record_release
+    from training.registry.training_runs import open_runs
+
+    with open_runs(registry, training.data, training.settings, "train") as runs:
+        return record_release(runs, training, "tests")[0]
+
+
 @pytest.fixture(scope="session")
 def published(empty_database: Path, small_training, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with `mlflow.db` where the small training is release 1, not promoted; read only."""
-    from training.registry.record import record_release
-
     folder = tmp_path_factory.mktemp("published")
     shutil.copy(empty_database, folder / "mlflow.db")
-    record_release(Registry(f"sqlite:///{folder}/mlflow.db"), small_training, "tests")
+    record(Registry(f"sqlite:///{folder}/mlflow.db"), small_training)
     return folder
 
 

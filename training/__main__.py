@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -95,6 +96,27 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
         gate=_given(force=force),
     )
     train_command(overrides, out)
+
+
+@app.command()
+def recalibrate(
+    data: DataFile = None,
+    protocol: Protocol = None,
+    genuine_weight: GenuineWeight = None,
+    challenge: Challenge = None,
+    force: Force = None,
+) -> None:
+    """Refit what decides, but no model, of the champion on recent rows; promote it if the gate agrees."""
+    from training.commands.recalibrate import recalibrate_command
+
+    overrides = _given(
+        data=data,
+        protocol=protocol,
+        genuine_weight=genuine_weight,
+        challenge=challenge,
+        gate=_given(force=force),
+    )
+    recalibrate_command(overrides, out)
 
 
 @app.command()
@@ -191,6 +213,9 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     signal.signal(signal.SIGTERM, _stop)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a log that is not UTF-8 must not end a training
+            stream.reconfigure(errors="replace")
     try:
         app()
     except TrainingError as error:

@@ -30,6 +30,7 @@ class ProgressConsole:
 
             yield report
         seconds = time.perf_counter() - started
+        mark = "✓" if self.rich.encoding.startswith("utf") else "*"
         self.rich.print(
-            f"[green]✓[/green] {title:<28} [dim]{last[0]:<57}{seconds:6.1f} s[/dim]", soft_wrap=True
+            f"[green]{mark}[/green] {title:<28} [dim]{last[0]:<57}{seconds:6.1f} s[/dim]", soft_wrap=True
         )

@@ -5,6 +5,7 @@ TrainingError                 exit code 1: the command failed
 │   ├── BadFileError          a file's content, named by column and row
 │   └── FetchError            the public copy could not be fetched
 ├── RegistryError             MLflow is down or locked, or lacks what was asked for
+│   ├── NoSuchVersionError    a run or version was deleted
 │   └── LostFilesError        a version is registered, its files are gone
 ├── StoreError                the BentoML store lacks a model, or holds another than expected
 ├── LiveComparisonError       the monitor's figures cannot be read
@@ -38,6 +39,10 @@ class FetchError(DataError):
 
 class RegistryError(TrainingError):
     """MLflow is down or locked, or has no such run, version or alias."""
+
+
+class NoSuchVersionError(RegistryError):
+    """MLflow has no such run, version or alias any more."""
 
 
 class LostFilesError(RegistryError):

@@ -3,6 +3,7 @@
 import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            pick = _picker(path, next(reader, []))
+            pick = _picker(path, [name.strip() for name in next(reader, [])])
             for cells in reader:
                 if cells:
                     yield _csv_row(path, reader.line_num, pick, cells)
@@ -84,13 +85,24 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         for part in file.iter_batches(PARQUET_ROWS, columns=names):
             for cells in zip(*(part.column(name).to_pylist() for name in names), strict=True):
                 identity, values = pick(cells)
-                yield None if identity is None else str(identity), [_number(value) for value in values]
+                yield _identity(path, identity), [_number(value) for value in values]
     except (OSError, ArrowException) as error:
         raise DataError(f"{path} cannot be read as parquet: {error}") from error
 
 
+def _identity(path: Path, value: object) -> str | None:
+    """Return an id as text: columns of bytes hold text, or are refused."""
+    if not isinstance(value, bytes):
+        return None if value is None else str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: column {IDENTITY} holds bytes that are not text in UTF-8.") from None
+
+
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan  # type: ignore[arg-type]  # checked
 
 
 def _picker(path: Path, names: Sequence[str]) -> Callable[[Sequence[Any]], tuple[Any, list[Any]]]:

@@ -15,9 +15,10 @@ from training.settings.load import load_settings
 def releases_command(out: Console) -> None:
     """List the releases, newest first."""
     registry = Registry(load_settings().tracking_uri)
-    registry.champion()
-    table = Table(title=f"Releases in {registry.shown_uri}", title_justify="left", box=SIMPLE, padding=(0, 1))
-    for column in ("release", "alias", "trained (UTC)", "data", "AP, test part", "versions", "gate"):
+    table = Table(
+        title=f"Releases in {registry.shown_uri}", title_justify="left", box=SIMPLE, show_edge=False
+    )
+    for column in ("release", "alias", "trained (UTC)", "AP", "gate", "data"):
         table.add_column(column, overflow="fold")  # a narrow terminal shows all of it all the same
     for release in reversed(registry.releases()):
         table.add_row(*_release_cells(release))
@@ -31,8 +32,7 @@ def _release_cells(release: Release) -> tuple[str, ...]:
         release.number,
         ", ".join(release.aliases),
         f"{created:%Y-%m-%d %H:%M}",
-        f"{release.tags.get('data', '')} ({release.tags.get('protocol', '')})",
-        release.tags.get("average_precision", ""),
-        f"{release.network_version} + {release.trees_version}",
+        release.tags.get("average_precision", "").partition(" ")[0],
         gate,
+        f"{release.tags.get('data', '')} ({release.tags.get('protocol', '')})",
     )

@@ -57,15 +57,19 @@ def _train(
     champion: Release | None,
     console: ProgressConsole,
 ) -> None:
+    from training.models.network_fit import pick_device
     from training.models.training import train
     from training.registry.promotion_check import challenger_of_training
     from training.registry.record import record_release
+    from training.registry.training_runs import open_runs
 
-    training = train(data, settings, console)
-    with console.step("Record in MLflow") as report:
-        release, latency = record_release(registry, training, str(settings.data or data.name))
-        registry.set_challenger(release)
-        report(f"release {release.number}, alias challenger")
+    pick_device(settings.device)  # what cannot work is said before anything is recorded
+    with open_runs(registry, data, settings, "train") as runs:
+        training = train(data, settings, console, runs.reports())
+        with console.step("Record in MLflow") as report:
+            release, latency = record_release(runs, training, str(settings.data or data.name))
+            registry.set_challenger(release)
+            report(f"release {release.number}, alias challenger")
     _print_figures(training, console.rich)
     challenger = challenger_of_training(release, training, latency)
     run_gate_step(registry, challenger, champion, console)

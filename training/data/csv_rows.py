@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
+from training.data.csv_format import open_csv_bytes, read_csv_format
 from training.data.files import (
     CSV_BLOCK_BYTES,
     NO_NUMBER,
     NO_TEXT,
-    column_names,
     convert_options,
     converts,
     wrong_width,
@@ -51,23 +51,25 @@ def read_csv_rows(path: Path, numbers: Sequence[str], texts: Sequence[str], afte
         broken[row.number - 1] = wrong_width(row.actual_columns, row.expected_columns)
         return "skip"
 
+    form = read_csv_format(path)
     read = pacsv.ReadOptions(
-        block_size=CSV_BLOCK_BYTES, column_names=column_names(path), skip_rows=1, use_threads=False
+        block_size=CSV_BLOCK_BYTES, column_names=list(form.names), skip_rows=1, use_threads=False
     )
-    parse = pacsv.ParseOptions(invalid_row_handler=remember)
+    parse = form.parse_options(invalid_row_handler=remember)
     # As bytes no cell is refused.
     convert = convert_options(dict.fromkeys([*numbers, *texts], pa.binary()))
     last, told = 0, after
     try:
-        blocks = pacsv.open_csv(path, read, parse, convert)
-        # An empty block after the last one brings the broken rows at the end.
-        for block in chain(blocks, [_empty(blocks.schema)]):
-            row_numbers = _number_rows(block.num_rows, last, broken)
-            last = int(row_numbers[-1]) if len(row_numbers) else last
-            row_reasons = {row: f"row {row}: {why}" for row, why in broken.items() if row > told}
-            told = max(told, *row_reasons, 0)
-            start = int(np.searchsorted(row_numbers, after, "right"))
-            yield _convert_block(block.slice(start), row_numbers[start:], numbers, row_reasons)
+        with open_csv_bytes(path) as file:
+            blocks = pacsv.open_csv(file, read, parse, convert)
+            # An empty block after the last one brings the broken rows at the end.
+            for block in chain(blocks, [_empty(blocks.schema)]):
+                row_numbers = _number_rows(block.num_rows, last, broken)
+                last = int(row_numbers[-1]) if len(row_numbers) else last
+                row_reasons = {row: f"row {row}: {why}" for row, why in broken.items() if row > told}
+                told = max(told, *row_reasons, 0)
+                start = int(np.searchsorted(row_numbers, after, "right"))
+                yield _convert_block(block.slice(start), row_numbers[start:], numbers, row_reasons)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadFileError(f"{path}: what follows row {last} is not CSV") from error
 

@@ -5,11 +5,10 @@ time as text, only to name the column and row, so that good files pay nothing fo
 """
 
 import contextlib
-import csv
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -21,9 +20,12 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from training.data.csv_format import CSV_SUFFIXES, is_csv, open_csv_bytes, read_csv_format
 from training.errors import BadFileError, NoSuchFileError, OutputError, UsageError
 
+# What is written; more is read.
 SUFFIXES = (".csv", ".parquet")
+LABEL = "Class"
 MISSING = "the value is missing"
 NO_NUMBER, NO_TEXT = "holds text, not a number", "is not text in UTF-8"
 # Arrow's CSV reader works block by block; 4 MiB is about 8,000 transactions.
@@ -31,13 +33,21 @@ CSV_BLOCK_BYTES = 1 << 22
 
 
 def check_path(path: Path) -> None:
-    """Raise NoSuchFileError unless `path` is a file to read with a known suffix, BadFileError when empty."""
+    """Raise NoSuchFileError unless `path` is a table with a known suffix, BadFileError when it is empty.
+
+    A folder is a table if it holds parquet files, in partitions or not.
+    """
     try:
         mode = path.stat().st_mode
+        if stat.S_ISDIR(mode) and not is_csv(path):
+            if not parquet_files(path):
+                raise NoSuchFileError(f"{path}: is a folder without parquet files")
+            return
         if not stat.S_ISREG(mode):
             raise NoSuchFileError(f"{path}: is not a file")
-        if path.suffix.lower() not in SUFFIXES:
-            raise NoSuchFileError(f"{path}: the suffix must be {' or '.join(SUFFIXES)}")
+        if not is_csv(path) and path.suffix.lower() != ".parquet":
+            known = f"{', '.join(CSV_SUFFIXES)} or .parquet"
+            raise NoSuchFileError(f"{path}: the suffix must be {known}")
         with path.open("rb") as file:  # what may be read shows only here
             empty = not file.read(1)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -48,17 +58,30 @@ def check_path(path: Path) -> None:
         raise BadFileError(f"{path}: the file is empty")
 
 
+def parquet_files(path: Path) -> list[Path]:
+    """Return the files of a parquet table in order: itself, or what a folder holds but for hidden names."""
+    if not path.is_dir():
+        return [path]
+    found = [file for file in path.rglob("*") if file.suffix.lower() == ".parquet" and file.is_file()]
+    return sorted(file for file in found if not any(part[0] in "._" for part in file.relative_to(path).parts))
+
+
 def column_names(path: Path) -> list[str]:
-    """Return the names of all columns in file order; duplicates stay."""
-    if path.suffix.lower() == ".parquet":
-        with _open_parquet(path) as file:
-            return list(file.schema_arrow.names)
-    try:
-        with path.open("rb") as file:
-            header = file.readline(CSV_BLOCK_BYTES).decode("utf-8-sig")
-        return [name.strip() for name in next(csv.reader([header]), [])]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadFileError(f"{path}: the header is not CSV text in UTF-8") from error
+    """Return the names of all columns in file order, without blanks around them; duplicates stay."""
+    if is_csv(path):
+        return list(read_csv_format(path).names)
+    files = parquet_files(path)
+    with _open_parquet(files[0]) as file:
+        names = [name.strip() for name in file.schema_arrow.names]
+    return [*names, *_partition_values(files[0], path)]
+
+
+def _partition_values(file: Path, root: Path) -> dict[str, str]:
+    """Return the columns that the folders between stand for, as in ``Class=1/part-0.parquet``."""
+    if file == root:
+        return {}
+    pairs = (part.partition("=") for part in file.relative_to(root).parts[:-1] if "=" in part)
+    return {name: value for name, _, value in pairs}
 
 
 def check_columns(path: Path, required: Sequence[str], optional: Sequence[str]) -> list[str]:
@@ -80,11 +103,14 @@ def count_rows(path: Path) -> int:
     Raises like ``check_path`` for a path that names no file to read.
     """
     check_path(path)
-    if path.suffix.lower() == ".parquet":
-        with _open_parquet(path) as file:
-            return int(file.metadata.num_rows)
+    if not is_csv(path):
+        total = 0
+        for part in parquet_files(path):
+            with _open_parquet(part) as file:
+                total += int(file.metadata.num_rows)
+        return total
     lines, last = 0, b"\n"
-    with path.open("rb") as file:
+    with open_csv_bytes(path) as file:
         while block := file.read(1 << 20):
             lines += block.count(b"\n")
             last = block[-1:]
@@ -101,7 +127,7 @@ def read_batches(
     BadFileError
         For the first batch with text where a number belongs, an empty cell, or a broken row.
     """
-    read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
+    read = _read_csv if is_csv(path) else _read_parquet
     first_row = 0
     for batch in read(path, numbers, texts, rows):
         _refuse_nulls(path, batch, first_row)
@@ -126,9 +152,9 @@ def read_raw_batches(
     pyarrow.ArrowInvalid
         If a row or a cell of a CSV is not what its column holds.
     """
-    if path.suffix.lower() == ".parquet":
-        return _read_parquet(path, numbers, texts, rows, row_groups)
-    return _read_csv_blocks(path, numbers, texts, rows)
+    if is_csv(path):
+        return _read_csv_blocks(path, numbers, texts, rows)
+    return _read_parquet(path, numbers, texts, rows, row_groups)
 
 
 def _refuse_nulls(path: Path, batch: pa.RecordBatch, first_row: int) -> None:
@@ -155,17 +181,87 @@ def _read_parquet(
     rows: int,
     row_groups: Sequence[int] | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    names = [*numbers, *texts]
-    types = [*(pa.float64() for _ in numbers), *(pa.string() for _ in texts)]
-    with _open_parquet(path) as file:
-        _refuse_text_columns(path, file.schema_arrow, numbers)
-        # Group by group: asked for all at once, Arrow reads ahead without bound.
-        indices = range(file.num_row_groups) if row_groups is None else row_groups
-        groups = (file.iter_batches(rows, row_groups=[i], columns=names) for i in indices)
-        batches = chain.from_iterable(groups)
-        while (batch := _next_batch(path, batches)) is not None:
-            columns = [batch.column(n).cast(t, safe=False) for n, t in zip(names, types, strict=True)]
-            yield pa.record_batch(columns, names=names)
+    first_row = 0
+    for part in parquet_files(path):
+        with _open_parquet(part) as file:
+            stored = {name.strip(): name for name in file.schema_arrow.names}
+            folders = {
+                name: value for name, value in _partition_values(part, path).items() if name not in stored
+            }
+            read = [stored[name] for name in (*numbers, *texts) if name in stored]
+            _refuse_lost_columns(part, (*numbers, *texts), {*stored, *folders})
+            # Group by group: asked for all at once, Arrow reads ahead without bound.
+            indices = range(file.num_row_groups) if row_groups is None else row_groups
+            groups = (file.iter_batches(rows, row_groups=[i], columns=read) for i in indices)
+            batches = chain.from_iterable(groups)
+            while (batch := _next_batch(part, batches)) is not None:
+                yield _convert_parquet(part, batch, stored, folders, numbers, texts, first_row)
+                first_row += batch.num_rows
+
+
+def _refuse_lost_columns(path: Path, needed: Sequence[str], found: set[str]) -> None:
+    lost = [name for name in needed if name not in found]
+    if lost:  # another file of the same folder has them
+        raise BadFileError(f"{path}: missing column{'s'[: len(lost) > 1]} {', '.join(lost)}")
+
+
+def _convert_parquet(
+    path: Path,
+    batch: pa.RecordBatch,
+    stored: Mapping[str, str],
+    folders: Mapping[str, str],
+    numbers: Sequence[str],
+    texts: Sequence[str],
+    first_row: int,
+) -> pa.RecordBatch:
+    names, columns = [*numbers, *texts], []
+    for name in names:
+        kind = pa.float64() if name in numbers else pa.string()
+        if name in folders:
+            column = pa.array([folders[name]] * batch.num_rows, pa.string())
+        else:
+            column = batch.column(stored[name])
+        try:
+            columns.append(_convert_column(column, name, kind))
+        except pa.ArrowInvalid as error:
+            row = first_row + _first_unconvertible(column, name, kind) + 1
+            why = NO_NUMBER if name in numbers else NO_TEXT
+            raise BadFileError(f"{path}: column {name}, row {row}: {why}") from error
+        except (pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+            raise BadFileError(
+                f"{path}: column {name}, row {first_row + 1}: holds {column.type} where a number belongs"
+            ) from error
+    return pa.record_batch(columns, names=names)
+
+
+def _convert_column(column: pa.Array, name: str, kind: pa.DataType) -> pa.Array:
+    """Return a column as numbers or texts; only a label may be a truth value or stand as text."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_fixed_size_binary(column.type):
+        column = column.cast(pa.binary())
+    if kind == pa.string():
+        return column.cast(kind)
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if name == LABEL and is_text:
+        lower = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+        column = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", lower))
+    elif is_text or (pa.types.is_boolean(column.type) and name != LABEL) or pa.types.is_temporal(column.type):
+        raise pa.ArrowTypeError("not a number")
+    return column.cast(kind, safe=False)
+
+
+def _first_unconvertible(column: pa.Array, name: str, kind: pa.DataType) -> int:
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            _convert_column(column[low:middle], name, kind)
+        except pa.ArrowInvalid:
+            high = middle
+        else:
+            low = middle
+    return low
 
 
 def _next_batch(path: Path, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
@@ -175,21 +271,18 @@ def _next_batch(path: Path, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch
         raise BadFileError(f"{path}: a part of the parquet file is not readable; is it damaged?") from error
 
 
-def _refuse_text_columns(path: Path, schema: pa.Schema, numbers: Sequence[str]) -> None:
-    for name in numbers:
-        kind = schema.field(name).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-            raise BadFileError(f"{path}: column {name}, row 1: holds {kind} where a number belongs")
-
-
 # --- CSV
 
 
-def convert_options(types: dict[str, pa.DataType]) -> pacsv.ConvertOptions:
+def convert_options(types: dict[str, pa.DataType], decimal_point: str = ".") -> pacsv.ConvertOptions:
     """Return how cells of the columns in `types` are converted."""
     # Only an empty cell is missing: "NA" is text, "nan" a number that is refused later.
     return pacsv.ConvertOptions(
-        include_columns=list(types), column_types=types, null_values=[""], strings_can_be_null=True
+        include_columns=list(types),
+        column_types=types,
+        null_values=[""],
+        strings_can_be_null=True,
+        decimal_point=decimal_point,
     )
 
 
@@ -199,25 +292,37 @@ def _read_csv(
     try:
         yield from _read_csv_blocks(path, numbers, texts, rows)
     except pa.ArrowInvalid as error:
-        problem = _find_problem(path, column_names(path), numbers, texts)
+        problem = _find_problem(path, numbers, texts)
         raise BadFileError(f"{path}: {problem}") from error
 
 
 def _read_csv_blocks(
     path: Path, numbers: Sequence[str], texts: Sequence[str], rows: int
 ) -> Iterator[pa.RecordBatch]:
-    names = column_names(path)
+    form = read_csv_format(path)
     types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(texts, pa.string())}
+    if LABEL in types:
+        types[LABEL] = pa.string()  # true and false are labels too
+    options = pacsv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=list(form.names), skip_rows=1)
+    convert = convert_options(types, form.decimal_point)
     try:
-        options = pacsv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=names, skip_rows=1)
-        for block in pacsv.open_csv(path, options, convert_options=convert_options(types)):
-            for start in range(0, block.num_rows, rows):
-                yield block.slice(start, rows)
+        with open_csv_bytes(path) as file:
+            for block in pacsv.open_csv(file, options, form.parse_options(), convert):
+                for start in range(0, block.num_rows, rows):
+                    yield _with_label(block.slice(start, rows))
     except OSError as error:
         raise BadFileError(f"{path}: a part of the file is not readable; is it damaged?") from error
 
 
-def _find_problem(path: Path, names: list[str], numbers: Sequence[str], texts: Sequence[str]) -> str:
+def _with_label(block: pa.RecordBatch) -> pa.RecordBatch:
+    if LABEL not in block.schema.names:
+        return block
+    at = block.schema.get_field_index(LABEL)
+    label = _convert_column(block.column(at), LABEL, pa.float64())
+    return block.set_column(at, LABEL, label)
+
+
+def _find_problem(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> str:
     """Return column and row of the first thing in a CSV that Arrow refuses."""
     broken: list[Any] = []
 
@@ -225,13 +330,15 @@ def _find_problem(path: Path, names: list[str], numbers: Sequence[str], texts: S
         broken.append(row)
         return "skip"
 
+    form = read_csv_format(path)
+    names = list(form.names)
     read = pacsv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=names, skip_rows=1, use_threads=False)
-    parse = pacsv.ParseOptions(invalid_row_handler=remember)
+    parse = form.parse_options(invalid_row_handler=remember)
     # As bytes nothing is refused, so that every cell can be looked at.
     convert = convert_options(dict.fromkeys([*numbers, *texts], pa.binary()))
     first_row = 0
-    with contextlib.suppress(pa.ArrowInvalid):
-        for block in pacsv.open_csv(path, read, parse, convert):
+    with contextlib.suppress(pa.ArrowInvalid), open_csv_bytes(path) as file:
+        for block in pacsv.open_csv(file, read, parse, convert):
             cell = _first_refused_cell(block, numbers)
             # A broken row counts in its number, which includes the header, but is left out of the block.
             if cell and not (broken and broken[0].number - 2 <= first_row + cell[0]):

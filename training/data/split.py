@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,9 @@ from training.data.row_keys import row_keys
 from training.data.transactions import IndexArray, Transactions
 from training.errors import DataError
 from training.settings.load import Settings
+
+# Share of the stream before the first origin: less would leave too few frauds to fit.
+_FIRST_ORIGIN = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +97,31 @@ def split_temporal(
     start_validation, start_test = np.searchsorted(time, time[np.minimum(cuts, len(time) - 1)])
     parts = np.split(order, [start_validation, start_test])
     return _checked(data, Split("temporal", *parts))
+
+
+def split_rolling(data: Transactions, *, windows: int, validation_fraction: float = 0.15) -> Iterator[Split]:
+    """Yield splits with rolling origins: each tests on one window and knows only what came before it.
+
+    The windows divide the last 60 % of the stream. One split by time tells of one window, which a few frauds
+    decide; several tell how much windows differ.
+
+    Raises
+    ------
+    DataError
+        If a part would be left without a fraud or without a genuine row.
+    """
+    order = np.argsort(data.time, kind="stable")
+    time = data.time[order]
+    passed = np.cumsum(data.sample_weight[order]) / data.sample_weight.sum()
+    bounds = _FIRST_ORIGIN + (1 - _FIRST_ORIGIN) * np.arange(windows + 1) / windows
+    for start, end in itertools.pairwise(bounds):
+        cuts = np.searchsorted(passed, [start * (1 - validation_fraction), start, min(end, 1.0)])
+        inner = np.searchsorted(time, time[np.minimum(cuts, len(time) - 1)])
+        last = len(time) if end >= 1 else inner[2]
+        yield _checked(
+            data,
+            Split("rolling", order[: inner[0]], order[inner[0] : inner[1]], order[inner[1] : last]),
+        )
 
 
 def _checked(data: Transactions, split: Split) -> Split:

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from training.data.files import check_columns, check_path, count_rows, read_batches
+from training.data.files import LABEL, check_columns, check_path, count_rows, read_batches
 from training.errors import BadFileError, DataError
 from training.settings.sections import LimitSettings
 
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 FEATURES: tuple[str, ...] = ("Time", *(f"V{i}" for i in range(1, 29)), "Amount")
-LABEL = "Class"
 TRANSACTION_ID = "transaction_id"
 SAMPLE_WEIGHT = "sample_weight"
 _BATCH_ROWS = 65_536

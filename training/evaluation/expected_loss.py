@@ -12,9 +12,8 @@ from training.data.labelled import GroundTruth
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-# Below 1 a review costs more than it is expected to save. Some 70 validation frauds cannot tell finer steps
-# apart.
-MULTIPLIERS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)
+# Below 1 a review costs more than it is expected to save.
+MULTIPLIERS = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class ExpectedLoss:
 def choose_expected_loss(
     probability: Floats, alarm: Bools, truth: GroundTruth, review_cost: float, capacity: float
 ) -> ExpectedLoss | None:
-    """Choose the multiplier that saves most on validation rows within the review capacity.
+    """Choose the multiplier that is expected to save most within the review capacity, on validation rows.
 
     Parameters
     ----------
@@ -68,16 +67,20 @@ def choose_expected_loss(
     Returns
     -------
     ExpectedLoss or None
-        Of multipliers that save the same, the largest, which reviews least; None when even the largest
-        exceeds the capacity.
+        None when even the largest multiplier exceeds the capacity.
+
+    Notes
+    -----
+    The saving expected of a rule is the sum of ``p * Amount - review_cost`` over what it reviews. What was
+    saved in fact hangs on the one or two largest of some 70 frauds: chosen by that, the multiplier was 64 on
+    2 of 5 splits of the ULB subset.
     """
-    total = truth.weight.sum()
     best, most = None, -np.inf
+    gain = truth.weight * (probability * truth.amount - review_cost)
     for multiplier in MULTIPLIERS:
         rule = ExpectedLoss(multiplier, review_cost)
         looked_at = alarm | rule.raised(probability, truth.amount)
-        cost = review_cost * truth.weight[looked_at].sum()
-        saved = (truth.weight * truth.label * truth.amount)[looked_at].sum() - cost
-        if truth.weight[looked_at].sum() <= capacity * total and saved >= most:
-            best, most = rule, saved
+        expected = gain[looked_at].sum()
+        if truth.weight[looked_at].sum() <= capacity * truth.weight.sum() and expected > most:
+            best, most = rule, expected
     return best

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+from scipy.stats import norm
 
 from training.data.labelled import GroundTruth
 from training.settings.load import Settings
@@ -240,14 +241,36 @@ def evaluate(
     dict of model to dict of metric to Estimate
     """
     drawn = resampled(models, truth, criteria, resamples=resamples, seed=seed)
-    tail = (1 - confidence) / 2
+    tail, frauds = (1 - confidence) / 2, int((truth.label == 1).sum())
     return {
         name: {
-            metric: Estimate(value, *np.quantile(drawn[name][metric], [tail, 1 - tail]).tolist())
+            metric: _estimate(metric, value, drawn[name][metric], tail, frauds)
             for metric, value in measure(output, truth, criteria).items()
         }
         for name, output in models.items()
     }
+
+
+# Costs may be negative, and the rest of these are no shares of frauds.
+_NO_SHARES = ("cost_saved", "calibration_error", "brier", "alarm_rate", "handled_rate")
+
+
+def _estimate(metric: str, value: float, drawn: Floats, tail: float, frauds: int) -> Estimate:
+    """Return a metric with its percentile interval, which always holds the value.
+
+    Where all resamples agree, as when every fraud ranks first, they show no spread: then the interval is
+    Wilson's for a share of the frauds.
+    """
+    low, high = np.quantile(drawn, [tail, 1 - tail]).tolist()
+    if low == high and metric not in _NO_SHARES:
+        low, high = _wilson(value, frauds, tail)
+    return Estimate(value, min(low, value), max(high, value))
+
+
+def _wilson(share: float, count: int, tail: float) -> tuple[float, float]:
+    z2 = float(norm.ppf(1 - tail)) ** 2 / count
+    centre, half = share + z2 / 2, (z2 * (share * (1 - share) + z2 / 4)) ** 0.5
+    return max(0.0, (centre - half) / (1 + z2)), min(1.0, (centre + half) / (1 + z2))
 
 
 def resampled(

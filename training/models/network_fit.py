@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from training.data.labelled import GroundTruth, LabelledRows
+from training.errors import SettingsError
 from training.evaluation.metrics import Criteria, ModelOutput, at_best_f1, measure
 from training.models.network import FraudNetwork, Preprocessing, dense_layers
 from training.models.sampling import prior_shift, undersample
@@ -54,6 +55,8 @@ def pick_device(wanted: str) -> torch.device:
     """Return the device the network trains on; ``auto`` takes a GPU when there is one."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device is cuda, but this PyTorch finds no CUDA device: set auto or cpu")
     return torch.device(wanted)
 
 
@@ -191,7 +194,7 @@ class _MemberTrainer:
         for epoch in range(settings.epochs):
             learning_rate = float(self._optimizer.param_groups[0]["lr"])
             history.append(
-                {"train_loss": self._epoch(), "train_learning_rate": learning_rate, **watch(self.net)}
+                {"train_fitting_loss": self._epoch(), "train_learning_rate": learning_rate, **watch(self.net)}
             )
             progress(epoch + 1, history[-1])
             loss = history[-1]["validation_loss"]

@@ -14,13 +14,13 @@ from training.console import ProgressConsole, Report
 from training.data.labelled import GroundTruth, LabelledRows, labelled_rows
 from training.data.split import Split, split_by_protocol
 from training.data.transactions import FEATURES, Transactions
-from training.evaluation.decision import Costs, DecisionRule, fit_decision_rule
+from training.evaluation.decision import DecisionRule, decision_costs, fit_decision_rule
 from training.evaluation.metrics import Estimate, ModelOutput, evaluate, metric_criteria
 from training.evaluation.reference import describe_reference
 from training.models.network_fit import FittedNetwork, fit_network, network_scores, pick_device, refit_network
 from training.models.trees import FittedTrees, fit_trees, refit_trees, tree_scores
+from training.models.validation import EpochReport, ignore_epoch
 from training.settings.load import Settings
-from training.settings.sections import DecisionSettings
 
 AMOUNT = FEATURES.index("Amount")
 
@@ -63,8 +63,18 @@ class TrainingResult:
     figures: Mapping[str, Mapping[str, Estimate]]  # of the test part
 
 
-def train(data: Transactions, settings: Settings, console: ProgressConsole) -> TrainingResult:
+def train(
+    data: Transactions,
+    settings: Settings,
+    console: ProgressConsole,
+    reports: Mapping[str, EpochReport] | None = None,
+) -> TrainingResult:
     """Fit both models and judge them on rows that no choice has seen.
+
+    Parameters
+    ----------
+    reports : mapping of model to callable, optional
+        Called after each epoch of `neural_net` and each boosting round of `xgboost`.
 
     Raises
     ------
@@ -72,7 +82,7 @@ def train(data: Transactions, settings: Settings, console: ProgressConsole) -> T
         If there are too few frauds for three parts.
     """
     parts = split_by_protocol(data, settings)
-    fitted = fit(data, parts, settings, console)
+    fitted = fit(data, parts, settings, console, reports)
     test = labelled_rows(data, parts.test)
     with console.step("Judge on the test part") as report:
         outputs = fitted.outputs(test.features)
@@ -81,18 +91,25 @@ def train(data: Transactions, settings: Settings, console: ProgressConsole) -> T
     return TrainingResult(data, parts, settings, fitted, test, outputs, figures)
 
 
-def fit(data: Transactions, parts: Split, settings: Settings, console: ProgressConsole) -> FittedPair:
+def fit(
+    data: Transactions,
+    parts: Split,
+    settings: Settings,
+    console: ProgressConsole,
+    reports: Mapping[str, EpochReport] | None = None,
+) -> FittedPair:
     """Fit both models on the training part, calibration and thresholds on the validation part.
 
     Then, unless the settings say otherwise, fit both models again on the two parts together: a quarter more
     frauds are worth more than anything that could be chosen with them.
     """
     torch.set_num_threads(settings.threads)
+    own = {"neural_net": ignore_epoch, "xgboost": ignore_epoch, **(reports or {})}
     train_part, validation = labelled_rows(data, parts.train), labelled_rows(data, parts.validation)
     with console.step("Fit the network") as report:
-        network = _network(train_part, validation, settings, report)
+        network = _network(train_part, validation, settings, report, own["neural_net"])
     with console.step("Fit XGBoost") as report:
-        trees = _trees(train_part, validation, settings, report)
+        trees = _trees(train_part, validation, settings, report, own["xgboost"])
     with console.step("Calibrate, choose thresholds") as report:
         rule, reference = _fit_rule(network, trees, validation, parts, data, settings)
         report(_describe_rule(rule))
@@ -114,9 +131,14 @@ def refit(fitted: FittedPair, both: LabelledRows, settings: Settings) -> FittedP
 
 
 def _network(
-    train_part: LabelledRows, validation: LabelledRows, settings: Settings, report: Report
+    train_part: LabelledRows,
+    validation: LabelledRows,
+    settings: Settings,
+    report: Report,
+    record: EpochReport,
 ) -> FittedNetwork:
     def progress(epoch: int, figures: Mapping[str, float]) -> None:
+        record(epoch, figures)
         quality = figures["validation_average_precision"]
         report(f"epoch {epoch}/{settings.network.epochs}, validation average precision {quality:.3f}")
 
@@ -130,10 +152,16 @@ def _network(
 
 
 def _trees(
-    train_part: LabelledRows, validation: LabelledRows, settings: Settings, report: Report
+    train_part: LabelledRows,
+    validation: LabelledRows,
+    settings: Settings,
+    report: Report,
+    record: EpochReport,
 ) -> FittedTrees:
     report(f"{settings.xgboost.trees} trees at most")
-    fitted = fit_trees(train_part, validation, settings.xgboost, seed=settings.seed, threads=settings.threads)
+    fitted = fit_trees(
+        train_part, validation, settings.xgboost, seed=settings.seed, threads=settings.threads, report=record
+    )
     best = fitted.history[fitted.best_tree]["validation_average_precision"]
     each = settings.xgboost.parallel_trees
     kept, grown = each * (fitted.best_tree + 1), each * len(fitted.history)
@@ -167,17 +195,6 @@ def _describe_rule(rule: DecisionRule) -> str:
     limits, loss = rule.thresholds, rule.expected_loss
     review = "no review for expected loss" if loss is None else f"expected loss from {loss.bound:g}"
     return f"network {limits.neural_net:.4g}, XGBoost {limits.xgboost:.4g}, {review}"
-
-
-def decision_costs(settings: DecisionSettings) -> Costs:
-    """Return what the settings say about costs."""
-    return Costs(
-        settings.review_cost,
-        settings.min_precision,
-        settings.cost_slack,
-        settings.review_capacity,
-        settings.review_multiplier,
-    )
 
 
 def _figures(

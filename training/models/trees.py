@@ -6,19 +6,22 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from training.data.labelled import LabelledRows
 from training.evaluation.log_odds import logit, sigmoid
 from training.evaluation.metrics import at_best_f1
 from training.models.sampling import Sample, prior_shift, undersample
-from training.models.validation import History, sample_validation_rows
+from training.models.validation import EpochReport, History, ignore_epoch, sample_validation_rows
 from training.settings.sections import XGBoostSettings
 
-METRICS = {"logloss": "loss", "aucpr": "average_precision", "auc": "auc"}  # XGBoost's name to ours
+METRICS = {"logloss": "fitting_loss", "aucpr": "average_precision", "auc": "auc"}  # XGBoost's name to ours
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +43,7 @@ def fit_trees(
     seed: int,
     threads: int,
     monitored: int = 20_000,
+    report: EpochReport = ignore_epoch,
 ) -> FittedTrees:
     """Fit the trees and watch validation rows; the booster ends at its best tree if patience ran out."""
     started = time.perf_counter()
@@ -60,9 +64,9 @@ def fit_trees(
         num_boost_round=_rounds(settings.trees, settings),
         evals=[(matrix, "train"), (other, "validation")],
         evals_result=record,
-        custom_metric=_at_best_f1,
+        custom_metric=partial(_own_metrics, prior_shift(sample.kept_share, settings.scale_pos_weight)),
         verbose_eval=False,
-        callbacks=_stopping(settings),
+        callbacks=[*_stopping(settings), _Reporting(report)],
     )
     history = _history(record)
     best = int(booster.best_iteration) if _may_stop(settings) else len(history) - 1
@@ -145,22 +149,42 @@ def _parameters(settings: XGBoostSettings, sample: Sample, seed: int, threads: i
     }
 
 
-def _at_best_f1(score: NDArray[np.float32], matrix: xgboost.DMatrix) -> list[tuple[str, float]]:
-    """Return what the network's history has beside XGBoost's own metrics."""
-    weight = matrix.get_weight().astype(np.float64)
-    return list(at_best_f1(score.astype(np.float64), matrix.get_label() == 1, weight).items())
+def _own_metrics(
+    shift: float, score: NDArray[np.float32], matrix: xgboost.DMatrix
+) -> list[tuple[str, float]]:
+    """Return what the network's history has beside XGBoost's own metrics, on the same scale.
+
+    The loss is that of the corrected score, so that it compares with the network's.
+    """
+    weight, fraud = matrix.get_weight().astype(np.float64), matrix.get_label() == 1
+    log_odds = logit(score) + shift
+    loss = np.average(np.logaddexp(0, np.where(fraud, -log_odds, log_odds)), weights=weight)
+    return [("loss", float(loss)), *at_best_f1(score.astype(np.float64), fraud, weight).items()]
 
 
-def _history(record: Mapping[str, Mapping[str, list[float]]]) -> History:
+class _Reporting(xgboost.callback.TrainingCallback):
+    """Tells what each boosting round reached while the next one is fitted."""
+
+    def __init__(self, report: EpochReport) -> None:
+        super().__init__()
+        self._report = report
+
+    @override
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        self._report(epoch + 1, _history(evals_log)[epoch])
+        return False
+
+
+def _history(record: Mapping[str, Mapping[str, Any]]) -> History:
     """Return XGBoost's record under the names the network's history has, so that MLflow compares them."""
-    trees = range(len(record["validation"]["auc"]))
+    rounds = range(len(record["validation"]["auc"]))
     return [
         {
             f"{part}_{METRICS.get(name, name)}": values[i]
             for part, found in record.items()
             for name, values in found.items()
         }
-        for i in trees
+        for i in rounds
     ]
 
 

@@ -14,6 +14,10 @@ History = list[dict[str, float]]
 EpochReport = Callable[[int, Mapping[str, float]], None]
 
 
+def ignore_epoch(_number: int, _figures: Mapping[str, float]) -> None:
+    """Report to nobody."""
+
+
 def sample_validation_rows(validation: LabelledRows, genuine_rows: int, seed: int) -> LabelledRows:
     """Return all validation frauds, and at most `genuine_rows` genuine rows that stand for all of them."""
     truth = validation.truth

@@ -81,7 +81,7 @@ def challenger_of_training(
         training.test,
         training.outputs["pair"],
         training.figures["pair"]["calibration_error"].value,
-        _both(latency),
+        median_latency(latency),
     )
 
 
@@ -97,6 +97,8 @@ def challenger_of_registry(
     UsageError
         If its data are gone.
     """
+    if "recalibrated_from" in release.tags:
+        raise DataError(f"release {release.number} was recalibrated: `recalibrate` again judges anew")
     recorded = _recorded_settings(registry, release, settings)
     data = read_data(recorded, console)
     if data.fingerprint != release.fingerprint:
@@ -116,7 +118,7 @@ def challenger_of_registry(
         test,
         scored.output(),
         float(scorer.document["metrics"]["pair.calibration_error"]["value"]),
-        _both(latency),
+        median_latency(latency),
     )
 
 
@@ -129,7 +131,8 @@ def _recorded_settings(registry: Registry, release: Release, settings: Settings)
     return recorded.model_copy(update={"gate": settings.gate})
 
 
-def _both(latency: Mapping[str, Mapping[str, float]]) -> float:
+def median_latency(latency: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the median milliseconds of one transaction through both models."""
     return sum(times["latency_ms_p50_rows_1"] for times in latency.values())
 
 

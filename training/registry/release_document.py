@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,9 @@ import numpy as np
 
 from training.data.split import Split
 from training.data.transactions import FEATURES, Transactions
+from training.evaluation.decision import DecisionRule
+from training.evaluation.metrics import Estimate
+from training.settings.load import Settings
 
 if TYPE_CHECKING:
     from training.models.training import TrainingResult
@@ -18,25 +22,39 @@ SCHEMA_VERSION = 1
 
 def build_document(training: TrainingResult, *, run_id: str, trained_at: str) -> dict[str, Any]:
     """Return the document both store models carry; `release` and `model` are added where they are known."""
-    rule, settings = training.fitted.rule, training.settings
+    fitted = training.fitted
     return {
         "schema_version": SCHEMA_VERSION,
         "feature_names": list(FEATURES),
+        **describe_decision(fitted.rule, training.settings, training.data.prevalence, fitted.reference),
+        "training_run_id": run_id,
+        "data": describe_data(training.data, training.split),
+        "metrics": describe_figures(training.figures),
+        "trained_at": trained_at,
+    }
+
+
+def describe_decision(
+    rule: DecisionRule, settings: Settings, prevalence: float, reference: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what decides, and what it was made for."""
+    return {
         "thresholds": asdict(rule.thresholds),
         "calibration": rule.calibration.as_document(),
         "expected_loss": None if rule.expected_loss is None else rule.expected_loss.as_document(),
         "review_cost": settings.decision.review_cost,
-        "prevalence": training.data.prevalence,
+        "prevalence": prevalence,
         "input_limits": {"time_min_s": 0.0, "amount_min": 0.0, **settings.limits.model_dump()},
-        "reference": dict(training.fitted.reference),
-        "training_run_id": run_id,
-        "data": describe_data(training.data, training.split),
-        "metrics": {
-            f"{model}.{metric}": asdict(figure)
-            for model, metrics in training.figures.items()
-            for metric, figure in metrics.items()
-        },
-        "trained_at": trained_at,
+        "reference": dict(reference),
+    }
+
+
+def describe_figures(figures: Mapping[str, Mapping[str, Estimate]]) -> dict[str, Any]:
+    """Return every metric of every model with its interval."""
+    return {
+        f"{model}.{metric}": asdict(figure)
+        for model, metrics in figures.items()
+        for metric, figure in metrics.items()
     }
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.errors import LostFilesError, RegistryError, TrainingError
+from training.errors import LostFilesError, NoSuchVersionError, RegistryError, TrainingError
+from training.registry.relocation import relocate_artifacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,6 +35,12 @@ HISTORY_TAG = "promotion_history"
 HISTORY_LENGTH = 100  # a registered model's tag holds 5,000 characters
 # Where an address carries credentials: before the last @ (passwords hold @ and /), or in its query.
 CREDENTIALS = re.compile(r"(://(?!/))\S*(?=@)|([?&](?:password|passwd|token)=)[^&\s]+", re.IGNORECASE)
+
+
+# Packages whose modules have another name.
+PACKAGES = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary", "google": "google-cloud-storage"}
+# What MLflow says about something that was deleted.
+GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
@@ -77,14 +84,12 @@ class Registry:
         return sorted((item for item in releases if item is not None), key=lambda item: int(item.number))
 
     def champion(self) -> Release | None:
-        """Return the promoted release, None before the first; repairs what an interruption left."""
+        """Return the promoted release, None before the first."""
         with translate_registry_errors(self.tracking_uri):
             number = self._aliases(RELEASE).get(CHAMPION)
         if number is None:
             return None
-        release = self.release(str(number))
-        self._follow(release, CHAMPION)
-        return release
+        return self.release(str(number))
 
     def require_champion(self) -> Release:
         """Return the promoted release; raises RegistryError when there is none."""
@@ -169,9 +174,14 @@ class Registry:
         return written or [str(champion)]
 
     def set_tag(self, release: Release, key: str, value: str) -> None:
-        """Record something on a release."""
+        """Record something on a release, and on its run, where runs are compared."""
         with translate_registry_errors(self.tracking_uri):
             self.client.set_model_version_tag(RELEASE, release.number, key, value)
+            self._tag_run(release.run_id, key, value)
+
+    def _tag_run(self, run_id: str, key: str, value: str) -> None:
+        with _unless_gone():
+            self.client.set_tag(run_id, key, value)
 
     def run_text(self, release: Release, path: str) -> str:
         """Return a text that the run of a release stored."""
@@ -200,7 +210,7 @@ class Registry:
         try:
             with translate_registry_errors(self.tracking_uri):
                 return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(into)))
-        except OSError as error:  # what MLflow says where the folder of a version is gone
+        except (OSError, NoSuchVersionError) as error:  # MLflow's words where a version's folder is gone
             raise self._lost(name, version) from error
 
     def _lost(self, name: str, version: str) -> LostFilesError:
@@ -213,7 +223,11 @@ class Registry:
 
     def _set_alias(self, release: Release, alias: str) -> None:
         with translate_registry_errors(self.tracking_uri):
+            before = str(self._aliases(RELEASE).get(alias))
             self.client.set_registered_model_alias(RELEASE, alias, release.number)
+            for other in (item for item in self.releases() if item.number == before != release.number):
+                self._tag_run(other.run_id, "alias", "")
+            self._tag_run(release.run_id, "alias", alias)
         self._follow(release, alias)
 
     def _clear_challenger(self, release: Release) -> None:
@@ -225,12 +239,24 @@ class Registry:
     def _follow(self, release: Release, alias: str) -> None:
         with translate_registry_errors(self.tracking_uri):
             for name, version in ((NETWORK, release.network_version), (TREES, release.trees_version)):
-                if str(self._aliases(name).get(alias)) != version:
+                with _unless_gone():  # the release is whole without; who needs the version says so
                     self.client.set_registered_model_alias(name, alias, version)
 
     def _aliases(self, name: str) -> dict[str, Any]:
         found = self.client.search_registered_models(f"name = '{name}'", max_results=1)
         return dict(found[0].aliases) if found else {}
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Let a block fail where somebody deleted what it is about."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code not in GONE:
+            raise
 
 
 def _release(version: ModelVersion, aliases: tuple[str, ...]) -> Release | None:
@@ -254,14 +280,17 @@ def _connect(tracking_uri: str) -> MlflowClient:
     # A registry that is down should be noticed in seconds, not after MLflow's seven retries of minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # MLflow reads the variable itself, and takes the tracking address where it is not set.
+    registry_uri = os.environ.get("MLFLOW_REGISTRY_URI") or tracking_uri
     with translate_registry_errors(tracking_uri):
+        relocate_artifacts(tracking_uri)
         import mlflow
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
         mlflow.set_tracking_uri(tracking_uri)
-        mlflow.set_registry_uri(tracking_uri)
-        client = mlflow.MlflowClient(tracking_uri, tracking_uri)
+        client = mlflow.MlflowClient(tracking_uri, registry_uri)
         client.search_registered_models(max_results=1)
     return client
 
@@ -273,9 +302,17 @@ def translate_registry_errors(tracking_uri: str) -> Iterator[None]:
         yield
     except TrainingError:
         raise
+    except ModuleNotFoundError as error:
+        module = str(error.name)
+        raise RegistryError(
+            f"the MLflow registry {mask_credentials(tracking_uri)} needs the Python package {module}, "
+            f"which is not installed here: `pip install {PACKAGES.get(module, module)}`"
+        ) from error
     except Exception as error:
         if not _is_registry_trouble(error):
             raise
+        if getattr(error, "error_code", "") in GONE:
+            raise NoSuchVersionError(_sentence(error, tracking_uri)) from error
         raise RegistryError(_sentence(error, tracking_uri)) from error
 
 

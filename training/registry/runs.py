@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from training.errors import RegistryError
 from training.evaluation.metrics import Estimate
-from training.registry.releases import Registry, translate_registry_errors
+from training.registry.releases import Registry, mask_credentials, translate_registry_errors
+from training.registry.relocation import artifact_folder
 
 if TYPE_CHECKING:
     pass
@@ -19,7 +20,15 @@ METRICS_PER_REQUEST = 900  # MLflow takes at most 1,000
 GROUPS = ("fit", "latency")
 # The UI sorts its sections by name: curves of training come first, single figures after them.
 CURVES, CURVE_GROUP = ("train", "validation"), "curve"
-FRAUD_DETECTOR_FILE = Path(__file__).parent / "pyfunc_model.py"
+# Outside any section: the first columns of the table that compares runs.
+FIRST_COLUMNS = ("average_precision", "recall", "precision", "cost_saved")
+# What the UI says about each experiment.
+EXPERIMENT_NOTES = {
+    "fraud-detector": "A run for each release: both models, what decides, figures of the test part, the "
+    "gate's result. Its description links the runs of its models.",
+    "fraud-neural-net": "The network of each release: curves while it fits, figures of the test part.",
+    "fraud-xgboost": "The trees of each release: curves while they fit, figures of the test part.",
+}
 
 
 class Run:
@@ -30,7 +39,9 @@ class Run:
         self._uri = registry.tracking_uri
         with translate_registry_errors(self._uri):
             experiment_id = _experiment_id(registry, experiment)
-            self.id = str(self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info.run_id)
+            info = self._client.create_run(experiment_id, tags=dict(tags), run_name=name).info
+        self.id, self.artifact_uri = str(info.run_id), str(info.artifact_uri)
+        self.link = f"#/experiments/{experiment_id}/runs/{self.id}"
 
     def parameters(self, values: Mapping[str, object]) -> None:
         """Record settings."""
@@ -46,13 +57,13 @@ class Run:
         with translate_registry_errors(self._uri):
             self._client.log_batch(self.id, tags=[RunTag(key, value) for key, value in values.items()])
 
-    def history(self, history: Sequence[Mapping[str, float]]) -> None:
-        """Record a curve for every figure, one step per entry."""
+    def history(self, history: Sequence[Mapping[str, float]], first_step: int = 0) -> None:
+        """Record a curve for every figure, one step per entry, with the present time."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         metrics = [
-            Metric(_grouped(key), value, now, step)
+            Metric(_grouped(key), value, now, first_step + step)
             for step, row in enumerate(history)
             for key, value in row.items()
         ]
@@ -61,13 +72,12 @@ class Run:
                 self._client.log_batch(self.id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
     def figures(self, figures: Mapping[str, Estimate], group: str = "test") -> None:
-        """Record figures, and the ends of their intervals in a group of their own."""
-        values: dict[str, float] = {}
-        for name, figure in figures.items():
-            values[f"{group}/{name}"] = figure.value
-            values[f"{group}_interval/{name}_low"] = figure.low
-            values[f"{group}_interval/{name}_high"] = figure.high
-        self.history([values])
+        """Record figures as metrics, and with the ends of their intervals as a table."""
+        values = {f"{group}/{name}": figure.value for name, figure in figures.items()}
+        first = {name: figures[name].value for name in FIRST_COLUMNS if name in figures}
+        self.history([values | first])
+        lines = [f"{name},{one.value!r},{one.low!r},{one.high!r}" for name, one in figures.items()]
+        self.text("\n".join(["figure,value,low,high", *lines, ""]), f"{group}_figures.csv")
 
     def dataset(self, name: str, fingerprint: str, source: str, profile: Mapping[str, object]) -> None:
         """Record which data the run saw; the same fingerprint is the same data set to MLflow."""
@@ -94,6 +104,25 @@ class Run:
         with translate_registry_errors(self._uri):
             self._client.log_text(self.id, text, path)
 
+    def check_artifacts(self) -> None:
+        """Write a first file, so that a store that cannot be written is noticed before anything is fitted.
+
+        Raises
+        ------
+        RegistryError
+            Naming the artefact location and why it cannot be written from here.
+        """
+        try:
+            self._client.log_text(self.id, "This run was opened here.\n", "opened.txt")
+        except ModuleNotFoundError:
+            with translate_registry_errors(self.artifact_uri):
+                raise
+        except Exception as error:  # every store has its own
+            raise RegistryError(
+                f"the artefact location {mask_credentials(self.artifact_uri)} cannot be written from here: "
+                f"{mask_credentials(' '.join(str(error).split()))[:200]}"
+            ) from error
+
     def rename(self, name: str) -> None:
         """Give the run another name."""
         with translate_registry_errors(self._uri):
@@ -118,7 +147,10 @@ def _experiment_id(registry: Registry, name: str) -> str:
     if found is None:
         location = _artifact_location(registry.tracking_uri, name)
         # Without its kind the UI opens an experiment with the tabs for language models.
-        tags = {"mlflow.experimentKind": "custom_model_development"}
+        tags = {
+            "mlflow.experimentKind": "custom_model_development",
+            "mlflow.note.content": EXPERIMENT_NOTES[name],
+        }
         return str(registry.client.create_experiment(name, artifact_location=location, tags=tags))
     if found.lifecycle_stage != "active":
         raise RegistryError(
@@ -129,8 +161,6 @@ def _experiment_id(registry: Registry, name: str) -> str:
 
 
 def _artifact_location(tracking_uri: str, experiment: str) -> str | None:
-    """Keep artefacts beside a SQLite file, so that they move with it; any other server decides for itself."""
-    if not tracking_uri.startswith("sqlite:///"):
-        return None
-    folder = Path(tracking_uri.removeprefix("sqlite:///")).resolve().parent / "mlruns"
-    return (folder / experiment).as_uri()
+    """Keep artefacts beside a SQLite file; any other server decides for itself."""
+    folder = artifact_folder(tracking_uri)
+    return None if folder is None else (folder / experiment).as_uri()

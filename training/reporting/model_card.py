@@ -23,6 +23,12 @@ SHOWN = {
 }
 # Of a thousand transactions few are fraud: these are too small to be read as shares.
 PER_MILLE = frozenset({"alarm_rate", "handled_rate", "calibration_error", "brier"})
+DESCRIBED = {
+    "average_precision": "AP",
+    "recall": "recall",
+    "precision": "precision",
+    "cost_saved": "amount saved",
+}
 LATENCY_COLUMNS = ["model, alone on one core", "1 row, p50 / p99", "1000 rows, p50 / p99"]
 MODELS = {"neural_net": "network", "xgboost": "XGBoost", "pair": "both"}
 
@@ -126,8 +132,8 @@ def _expected_loss(document: Mapping[str, Any], settings: Settings) -> str:
         return "Nothing is reviewed for its expected loss alone."
     return (
         f"Reviewed as well: what is expected to lose at least {loss['bound']:g} (fraud probability times\n"
-        f"amount), {loss['lambda']:g} times the cost of a review: on validation rows this saved most while\n"
-        f"at most {settings.decision.review_capacity:.2%} of the stream was reviewed or declined."
+        f"amount), {loss['lambda']:g} times the cost of a review: of those that review or decline at\n"
+        f"most {settings.decision.review_capacity:.2%} of the stream, what is expected to save most."
     )
 
 
@@ -164,6 +170,12 @@ def figure_text(metric: str, figure: Estimate) -> str:
     digits = 3 if figure.value * factor < 10 else 2
     value, low, high = (f"{number * factor:.{digits}f}" for number in (figure.value, figure.low, figure.high))
     return f"{value} ({low}-{high})"
+
+
+def describe_version(figures: Mapping[str, Estimate], about: str) -> str:
+    """Return what the registry's list shows beside a version, of which it cuts all but the beginning."""
+    shown = (f"{name} {figure_text(metric, figures[metric])}" for metric, name in DESCRIBED.items())
+    return f"{', '.join(shown)}: {about}"
 
 
 def metric_name(metric: str) -> str:

@@ -30,7 +30,7 @@ CURVE_LABELS = {
     "validation_precision": "precision where F1 is best",
     "validation_recall": "recall where F1 is best",
     "validation_f1": "best F1",
-    "train_loss": "training truth, as weighted for fitting",
+    "train_fitting_loss": "training rows, as weighted for fitting",
     "validation_loss": "validation rows",
 }
 
@@ -58,7 +58,7 @@ def training_curves(
     """Return loss and validation quality over epochs or boosting rounds, with the one that was kept."""
     figure, (left, right) = _figure(title, data, 2, width=10)
     steps = np.arange(1, len(history) + 1)
-    for axis, names in ((left, ("train_loss", "validation_loss")), (right, (*CURVE_LABELS,)[:5])):
+    for axis, names in ((left, ("train_fitting_loss", "validation_loss")), (right, (*CURVE_LABELS,)[:5])):
         for name in names:
             if name in history[0]:
                 axis.plot(steps, [row[name] for row in history], label=CURVE_LABELS[name])

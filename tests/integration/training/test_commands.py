@@ -284,6 +284,34 @@ def test_a_champion_that_changes_meanwhile_is_judged_against(run, home, data, mo
     assert registry.release("3").tags["gate_against"] == "1"
 
 
+def test_recalibration_is_a_release_with_the_same_models(run, home, data, few_transactions):
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    first = registry.release("1")
+    registry.promote(first)
+    newer = few_transactions.to_frame().drop(columns="transaction_id")
+    newer[[f"V{i}" for i in range(1, 29)]] += 0.01  # no row the models know
+    newer.to_parquet(data, index=False)
+    code, _, error = run("recalibrate", "--data", data, "--force")
+    assert code == 0, error
+    champion = registry.require_champion()
+    assert (champion.number, champion.tags["recalibrated_from"]) == ("2", "1")
+    assert champion.network_version == first.network_version
+    documents = []
+    for release in (first, champion):
+        (home / release.number).mkdir()
+        files = registry.fetch(release, home / release.number)
+        documents.append(json.loads((files / "release.json").read_text()))
+    assert documents[0]["calibration"] != documents[1]["calibration"]
+    assert documents[1]["data"]["rows"] == len(newer)
+    assert active_pair().release == "2"
+    # Of rows the models were fitted on nothing is left to learn from.
+    few_transactions.to_frame().drop(columns="transaction_id").to_parquet(data, index=False)
+    code, _, error = run("recalibrate", "--data", data)
+    assert code in (1, 3)
+    assert "frauds" in error
+    assert registry.require_champion().number == "2"
+
+
 def test_data_that_changed_since_cannot_judge(run, home, data, few_transactions, monkeypatch):
     registry = Registry(f"sqlite:///{home}/mlflow.db")
     registry.promote(registry.release("1"))

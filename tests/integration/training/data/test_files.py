@@ -1,8 +1,11 @@
 """Files, good and bad: the same content from CSV and parquet, and errors that name column and row."""
 
 import errno
+import gzip
 import re
 import time
+import zipfile
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -197,7 +200,9 @@ def test_a_path_that_leads_nowhere(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     assert refusal(tmp_path / "folder.csv") == "is not a file"
     (tmp_path / "a.xlsx").write_text("x")
-    assert refusal(tmp_path / "a.xlsx") == "the suffix must be .csv or .parquet"
+    assert refusal(tmp_path / "a.xlsx") == (
+        "the suffix must be .csv, .tsv, .csv.gz, .tsv.gz, .zip or .parquet"
+    )
     with pytest.raises(NoSuchFileError) as caught:
         next(read_chunks(tmp_path / "none.csv"))
     assert caught.value.exit_code == 2
@@ -240,8 +245,112 @@ def test_missing_columns_are_all_named(tmp_path, suffix):
     assert refusal(write(poor, tmp_path / f"b.{suffix}")) == "missing columns Time, V7, Class"
 
 
-def test_a_wrong_separator_shows_as_missing_columns(csv_file):
-    assert refusal(csv_file("\n".join(lines()).replace(",", ";"))).startswith("missing columns Time, V1, V2")
+def as_text(path, text):
+    path.write_text(text)
+
+
+def as_gzip(path, text):
+    path.write_bytes(gzip.compress(text.encode()))
+
+
+def as_zip(path, text):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("creditcard.csv", text)
+        archive.writestr("__MACOSX/creditcard.csv", "x")
+
+
+def blank_header(text):
+    header, _, rest = text.partition("\n")
+    return header.replace(",", " ,\xa0") + "\n" + rest
+
+
+def true_labels(text):
+    return re.sub(r",1$", ",True", re.sub(r",0$", ",false", text, flags=re.M), flags=re.M)
+
+
+@pytest.mark.parametrize(
+    ("name", "write_text", "change"),
+    [
+        ("a.csv.gz", as_gzip, lambda text: text),
+        ("a.zip", as_zip, lambda text: text),
+        ("a.tsv", as_text, lambda text: text.replace(",", "\t")),
+        ("a.csv", as_text, lambda text: text.replace(",", ";")),
+        ("decimal.csv", as_text, lambda text: text.replace(",", ";").replace(".", ",")),
+        (
+            "blanks.csv",
+            as_text,
+            blank_header,
+        ),
+        (
+            "true.csv",
+            as_text,
+            true_labels,
+        ),
+    ],
+    ids=lambda item: item if isinstance(item, str) else "",
+)
+def test_tables_as_people_have_them(tmp_path, name, write_text, change):
+    plain = load_transactions(write(FRAME, tmp_path / "plain.csv"))
+    write_text(tmp_path / name, change("\n".join(lines()) + "\n"))
+    found = load_transactions(tmp_path / name)
+    assert found.fingerprint == plain.fingerprint
+    assert count_rows(tmp_path / name) == 60
+
+
+def test_quoted_line_breaks_over_a_block_are_read(tmp_path):
+    frame = pd.concat([FRAME] * 100, ignore_index=True).assign(memo="opened,\n" + "called\n" * 120)
+    path = write(frame, tmp_path / "memo.csv")
+    assert path.stat().st_size > 4 << 20
+    assert len(load_transactions(path)) == 6000
+    assert sum(len(chunk.features) for chunk in read_chunks(path)) == 6000
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_folders_of_parquet_files_are_read_in_order(tmp_path, folders):
+    ordered = FRAME.sort_values("Class", kind="stable").reset_index(drop=True)
+    plain = load_transactions(write(ordered, tmp_path / "plain.parquet"))
+    table = tmp_path / "table"
+    if folders:
+        ordered.to_parquet(table, partition_cols=["Class"])
+    else:
+        table.mkdir()
+        for i in range(3):
+            ordered[i * 20 : i * 20 + 20].to_parquet(table / f"part-{i}.parquet")
+        (table / "_SUCCESS").touch()
+    assert load_transactions(table).fingerprint == plain.fingerprint
+    assert count_rows(table) == 60
+
+
+def test_columns_of_other_types_are_read_or_refused_by_place(tmp_path):
+    plain = load_transactions(write(FRAME, tmp_path / "plain.parquet"))
+    for name, label in (("bool", FRAME["Class"].astype(bool)), ("text", FRAME["Class"].astype(str))):
+        found = load_transactions(write(FRAME.assign(Class=label), tmp_path / f"{name}.parquet"))
+        assert found.fingerprint == plain.fingerprint
+    amounts = FRAME.assign(Amount=[Decimal(f"{value:.2f}") for value in FRAME["Amount"]])
+    assert load_transactions(write(amounts, tmp_path / "decimal.parquet")).features[:, 29] == pytest.approx(
+        FRAME["Amount"].round(2)
+    )
+    ids = FRAME.assign(transaction_id=[f"T-{i}".encode() for i in range(60)])
+    assert load_transactions(write(ids, tmp_path / "ids.parquet")).transaction_id[7] == "T-7"
+    raw = FRAME.assign(transaction_id=[b"T-1"] * 40 + [b"\xff\xfe"] * 20)
+    assert refusal(write(raw, tmp_path / "raw.parquet")) == (
+        "column transaction_id, row 41: is not text in UTF-8"
+    )
+    times = FRAME.assign(Time=pd.Timestamp("2026-01-01"))
+    assert "column Time, row 1: holds timestamp" in refusal(write(times, tmp_path / "time.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv.gz", b"not gzip", "not readable"),
+        ("a.zip", b"not zip", "not readable"),
+        ("b.csv.gz", gzip.compress(b"Time,V1\n" * 5000)[:-20], "not readable"),
+    ],
+)
+def test_broken_archives_are_named(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    assert words in refusal(tmp_path / name)
 
 
 def test_a_duplicate_header(csv_file, tmp_path):

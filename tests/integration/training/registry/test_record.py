@@ -4,10 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training_fixtures import THIRD_PARTY_WARNINGS, small_settings
+from tests.training_fixtures import THIRD_PARTY_WARNINGS, record, silent, small_settings
+from training.errors import RegistryError
+from training.models.training import train
 from training.registry.recipe import recipe_key
-from training.registry.record import record_release
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry
+from training.registry.training_runs import open_runs
 from training.settings.load import load_settings
 
 pytestmark = THIRD_PARTY_WARNINGS
@@ -48,19 +50,37 @@ def test_models_are_compared_on_the_same_names(runs, small_training):
         "test/auc",
         "test/average_precision",
         "test/cost_saved",
-        "test_interval/auc_low",
-        "curve/train_loss",
+        "curve/train_fitting_loss",
         "curve/train_learning_rate",
     ):
         assert metric in shared
     curves = {f"curve/validation_{name}" for name in ("auc", "average_precision", "loss")}
     assert curves <= shared
-    assert sorted(shared)[0].startswith("curve/")  # the UI opens with them
+    sections = sorted(name for name in shared if "/" in name)
+    assert sections[0].startswith("curve/")  # the UI opens with them
     assert {f"latency/ms_p{p}_rows_{n}" for p in (50, 99) for n in (1, 1000)} <= shared
     assert {f"curve/validation_{name}" for name in ("f1", "precision", "recall")} <= network
     figure = small_training.figures["pair"]["average_precision"]
     assert runs[RELEASE].data.metrics["test/average_precision"] == figure.value
-    assert runs[RELEASE].data.metrics["test_interval/average_precision_low"] == figure.low
+    table = (artifacts(runs[RELEASE]) / "test_figures.csv").read_text()
+    assert f"average_precision,{figure.value!r},{figure.low!r},{figure.high!r}" in table
+    for run in runs.values():
+        assert not [name for name in run.data.metrics if "low" in name or "high" in name]
+        columns = sorted({name for name in run.data.metrics if "/" not in name} - {"threshold"})
+        assert columns == ["average_precision", "cost_saved", "precision", "recall"]
+
+
+def test_runs_are_linked_both_ways_and_experiments_described(runs, published):
+    client = Registry(f"sqlite:///{published}/mlflow.db").client
+    note = runs[RELEASE].data.tags["mlflow.note.content"]
+    for name in (NETWORK, TREES):
+        child = runs[name].info
+        assert f"(#/experiments/{child.experiment_id}/runs/{child.run_id})" in note
+        parent = runs[RELEASE].info
+        link = f"(#/experiments/{parent.experiment_id}/runs/{parent.run_id})"
+        assert link in runs[name].data.tags["mlflow.note.content"]
+    for name in PLOTS:
+        assert client.get_experiment_by_name(name).tags["mlflow.note.content"]
 
 
 def test_curves_have_a_step_for_every_epoch(runs, published, small_training):
@@ -87,7 +107,7 @@ def test_plots_card_and_settings_are_artefacts(runs):
     card = (artifacts(runs[RELEASE]) / "model_card.md").read_text()
     for words in ("simulated for tests", "average precision", "## Limits", "--seed 7", "| test | "):
         assert words in card
-    assert runs[RELEASE].data.tags["mlflow.note.content"] == card
+    assert runs[RELEASE].data.tags["mlflow.note.content"].endswith(card)
     settings = json.loads((artifacts(runs[RELEASE]) / "settings.json").read_text())
     assert settings["network"]["epochs"] == 6
 
@@ -95,6 +115,7 @@ def test_plots_card_and_settings_are_artefacts(runs):
 def test_address_of_the_registry_is_not_recorded(runs):
     """It may hold a password, which everybody who may read runs would see."""
     assert "tracking_uri" not in runs[RELEASE].data.params
+    assert not [name for name in runs[RELEASE].data.params if name.startswith("known_samples")]
     assert "tracking_uri" not in json.loads((artifacts(runs[RELEASE]) / "settings.json").read_text())
 
 
@@ -144,9 +165,58 @@ def test_failed_publication_ends_its_runs_and_makes_no_release(registry, small_t
 
     monkeypatch.setattr(module, "_draw", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        record_release(registry, small_training, "tests")
+        record(registry, small_training)
     assert registry.releases() == []
     experiments = [registry.client.get_experiment_by_name(name).experiment_id for name in PLOTS]
     assert {run.info.status for run in registry.client.search_runs(experiments)} == {"KILLED"}
     monkeypatch.undo()
-    assert record_release(registry, small_training, "tests")[0].number == "1"
+    assert record(registry, small_training).number == "1"
+
+
+def test_a_run_is_open_while_it_fits_and_keeps_what_a_killed_fit_had(registry, few_transactions):
+    settings = small_settings()
+
+    def fit_until_killed(number, figures):
+        if number == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), open_runs(registry, few_transactions, settings, "train") as runs:
+        reports = runs.reports()
+
+        def report(number, figures):
+            reports["neural_net"](number, figures)
+            status = registry.client.get_run(runs["neural_net"].id).info.status
+            assert status == "RUNNING"
+            fit_until_killed(number, figures)
+
+        train(few_transactions, settings, silent(), {**reports, "neural_net": report})
+    experiments = [registry.client.get_experiment_by_name(name).experiment_id for name in (NETWORK, RELEASE)]
+    found = registry.client.search_runs(experiments)
+    assert {run.info.status for run in found} == {"KILLED"}
+    network = next(run for run in found if run.info.experiment_id == experiments[0])
+    curve = registry.client.get_metric_history(network.info.run_id, "curve/validation_auc")
+    assert [point.step for point in curve] == [0, 1, 2]
+    assert len({point.timestamp for point in curve}) > 1
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        ("/sys/mlflow", r"artefact location /sys/mlflow.* cannot be written from here"),
+        ("s3://bucket/mlflow", "needs the Python package boto3.*pip install boto3"),
+    ],
+)
+def test_artefacts_that_cannot_be_written_are_named_before_the_fit(
+    registry, few_transactions, location, words
+):
+    registry.client.create_experiment(RELEASE, artifact_location=location)
+    with (
+        pytest.raises(RegistryError, match=words),
+        open_runs(registry, few_transactions, small_settings(), "train"),
+    ):
+        pytest.fail("the fit would begin")
+
+
+def test_database_driver_that_is_missing_is_named():
+    with pytest.raises(RegistryError, match=r"needs the Python package pymysql.*pip install pymysql"):
+        Registry("mysql+pymysql://mlflow:s3cret@127.0.0.1:1/mlflow")

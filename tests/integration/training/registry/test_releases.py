@@ -1,9 +1,10 @@
 import os
+import shutil
 import sqlite3
 
 import pytest
 
-from tests.training_fixtures import THIRD_PARTY_WARNINGS, copy_release
+from tests.training_fixtures import THIRD_PARTY_WARNINGS, copy_release, record
 from training.errors import RegistryError
 from training.registry.releases import CHALLENGER, CHAMPION, NETWORK, RELEASE, TREES, Registry
 
@@ -83,7 +84,7 @@ def test_interrupted_promotion_leaves_the_old_champion_whole(released, monkeypat
     assert released.rollback().number == "1"
 
 
-def test_aliases_that_were_left_behind_are_repaired(released, monkeypatch):
+def test_aliases_that_were_left_behind_are_put_right_by_the_next_promotion(released, monkeypatch):
     copy_release(released)
     first, second = released.releases()
     released.promote(first)
@@ -91,9 +92,44 @@ def test_aliases_that_were_left_behind_are_repaired(released, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         released.promote(second)
     monkeypatch.undo()
-    assert champions(released)[NETWORK] == first.network_version
     assert released.require_champion().number == "2"
+    assert champions(released)[NETWORK] == first.network_version  # reading repairs nothing
+    released.promote(second)
     assert champions(released)[NETWORK] == second.network_version
+
+
+def test_a_deleted_component_bricks_nothing_but_what_needs_it(released, tmp_path):
+    first = released.release("1")
+    released.promote(first)
+    released.client.delete_registered_model_alias(NETWORK, CHAMPION)
+    released.client.delete_model_version(NETWORK, first.network_version)
+    assert released.require_champion().number == "1"
+    assert [release.number for release in released.releases()] == ["1"]
+    assert (released.fetch(released.release("1"), tmp_path) / "model.onnx").is_file()  # enough to score
+    with pytest.raises(RegistryError, match="version 1 of fraud-neural-net has lost its files"):
+        released.fetch_model(NETWORK, first.network_version, tmp_path / "network")
+    released.promote(first)  # the alias of what is gone is left out
+
+
+def test_alias_and_gate_stand_on_the_runs_that_are_compared(released, tmp_path):
+    first = released.release("1")
+    released.set_tag(first, "gate", "passed: for this test")
+    released.promote(first)
+    tags = released.client.get_run(first.run_id).data.tags
+    assert (tags["alias"], tags["gate"]) == ("champion", "passed: for this test")
+
+
+def test_moved_registry_finds_its_artefacts(small_training, empty_database, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new folder"
+    old.mkdir()
+    shutil.copy(empty_database, old / "mlflow.db")
+    record(Registry(f"sqlite:///{old}/mlflow.db"), small_training)
+    old.rename(new)
+    moved = Registry(f"sqlite:///{new}/mlflow.db")
+    (tmp_path / "files").mkdir()
+    assert (moved.fetch(moved.release("1"), tmp_path / "files") / "release.json").is_file()
+    assert record(moved, small_training).number == "2"
+    assert not old.exists()
 
 
 def test_version_without_its_parts_is_no_release(released):

@@ -27,15 +27,27 @@ def test_the_bound_is_what_a_release_states():
     assert rule.raised(np.array([0.06, 0.0599]), np.array([100.0, 100.0])).tolist() == [True, False]
 
 
-def test_chosen_multiplier_saves_most_of_those_within_the_capacity():
+def test_chosen_multiplier_is_expected_to_save_most_of_those_within_the_capacity():
     probability, alarm, truth = stream()
     for capacity in (0.003, 0.01, 0.05, 1.0):
         chosen = choose_expected_loss(probability, alarm, truth, 1.0, capacity)
-        found = saved(chosen, probability, alarm, truth)
-        assert found["handled_rate"] <= capacity
+        assert saved(chosen, probability, alarm, truth)["handled_rate"] <= capacity
         for multiplier in MULTIPLIERS:
-            other = saved(ExpectedLoss(multiplier, 1.0), probability, alarm, truth)
-            assert other["handled_rate"] > capacity or other["cost_saved"] <= found["cost_saved"]
+            other = ExpectedLoss(multiplier, 1.0)
+            rate = saved(other, probability, alarm, truth)["handled_rate"]
+            assert rate > capacity or gain(other, probability, truth) <= gain(chosen, probability, truth)
+
+
+def gain(rule, probability, truth):
+    raised = rule.raised(probability, truth.amount)
+    return (probability * truth.amount - rule.review_cost)[raised].sum()
+
+
+def test_what_happened_to_the_few_frauds_does_not_decide():
+    probability, alarm, truth = stream()
+    chosen = choose_expected_loss(probability, alarm, truth, 1.0, 0.05)
+    truth.label[:] = 0  # what happened is not looked at
+    assert choose_expected_loss(probability, alarm, truth, 1.0, 0.05) == chosen
 
 
 def test_of_a_calibrated_probability_the_cost_itself_is_the_best_bound():

@@ -130,3 +130,21 @@ def test_best_f1_is_that_of_a_search_over_all_thresholds():
         if f1 > best.get("f1", 0):
             best = {"precision": precision, "recall": recall, "f1": f1}
     assert found == pytest.approx(best)
+
+
+def test_interval_of_a_perfect_ranking_does_not_collapse():
+    """Seen: `1.000 (1.000-1.000)` of 20 frauds."""
+    label = np.repeat(np.int8([0, 1]), [980, 20])
+    truth = GroundTruth(label, np.ones(1000), np.ones(1000))
+    perfect = ModelOutput(label.astype(float), label == 1)
+    found = evaluate({"model": perfect}, truth, CRITERIA, resamples=50, confidence=0.95, seed=0)["model"]
+    for metric in ("auc", "average_precision", "recall", "precision"):
+        assert found[metric].value == found[metric].high == 1
+        assert found[metric].low == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)  # Wilson, all of 20
+
+
+def test_every_interval_holds_its_value():
+    for seed in range(5):
+        output, truth = some_rows(seed, rows=300)
+        figures = evaluate({"m": output}, truth, CRITERIA, resamples=20, confidence=0.6, seed=seed)["m"]
+        assert all(figure.low <= figure.value <= figure.high for figure in figures.values())

@@ -50,7 +50,7 @@ def test_best_epoch_is_kept_and_training_stops_after_it(parts):
 
 def test_history_has_what_is_tracked(parts):
     row = fit(parts, epochs=1).history[0]
-    names = {"loss", "auc", "average_precision", "f1", "precision", "recall"}
+    names = {"loss", "fitting_loss", "auc", "average_precision", "f1", "precision", "recall"}
     assert {f"validation_{name}" for name in names} | {"train_loss", "train_learning_rate"} == set(row)
 
 
@@ -130,7 +130,7 @@ def test_trees_end_at_their_best_and_score_raw_features(parts):
 def test_trees_are_watched_like_the_network(parts):
     settings = small_settings(xgboost={"trees": 20, "max_depth": 3}).xgboost
     fitted = fit_trees(*parts, settings, seed=0, threads=1)
-    names = {"loss", "auc", "average_precision", "f1", "precision", "recall"}
+    names = {"loss", "fitting_loss", "auc", "average_precision", "f1", "precision", "recall"}
     assert {f"{part}_{name}" for part in ("train", "validation") for name in names} == set(fitted.history[0])
     score = tree_scores(fitted.booster, parts[1].features).astype(np.float64)
     truth, last = parts[1].truth, fitted.history[-1]
@@ -138,6 +138,10 @@ def test_trees_are_watched_like_the_network(parts):
     for name in ("precision", "recall", "f1"):
         assert last[f"validation_{name}"] == pytest.approx(figures[name], rel=1e-3)
     assert 0 < figures["recall"] < 1
+    # The loss is that of the stored score at the prevalence of the stream, as the network's is.
+    right = np.where(truth.label == 1, score, 1 - score)
+    loss = float(np.average(-np.log(right), weights=truth.weight))
+    assert last["validation_loss"] == pytest.approx(loss, rel=1e-3)
 
 
 def test_trees_side_by_side_count_as_trees(parts):
