@@ -75,7 +75,7 @@ def _quality(axes: Any, story: Story, begun: float) -> None:  # noqa: ANN401  # 
     )
     axes.set_ylim(0, 1)
     axes.set_ylabel("recall")
-    axes.legend(loc="lower left", fontsize=9)
+    axes.legend(loc="lower right", fontsize=9)
 
 
 def _slices(outcomes: list[Outcome], begun: float) -> tuple[list[float], ...]:
@@ -117,7 +117,7 @@ def _drift(axes: Any, story: Story, begun: float) -> None:  # noqa: ANN401  # ma
                 *zip(*found, strict=True), color=colour, label=f"V14 against the data of release {release}"
             )
     axes.axhline(1.0, color="tab:red", linewidth=1, linestyle="--", label="alarm")
-    axes.set_ylim(0)
+    axes.set_yscale("log")
     axes.set_ylabel("drift: divergence / threshold")
     axes.set_xlabel("seconds since the stream began")
     axes.legend(loc="upper left", fontsize=9)

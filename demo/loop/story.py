@@ -196,6 +196,7 @@ def _begin_at_end(story: Story) -> None:
 def promote(story: Story, screen: Screen) -> None:
     """Ask the gate, which reads the live comparison too; the service changes over under traffic."""
     with screen.step("Promote the challenger; the service changes over while it is asked") as step:
+        story.note("promotion: the gate is asked")
         promotion = story.parts.promote_challenger(
             f"{story.monitored.url}/quality.json", "promote-challenger"
         )
@@ -203,7 +204,6 @@ def promote(story: Story, screen: Screen) -> None:
         story.promoted_said = _answer(promotion)
         if status == REFUSED:
             raise DemoError(f"The gate refused the challenger: {story.promoted_said}", promotion.log)
-        story.note("promotion")
         wait_for("The change of release", lambda: story.prober.releases[-1][1] != story.first, 30)
         moment, story.second = story.prober.releases[-1]
         story.events.append((moment, f"release {story.second} decides"))
