@@ -18,6 +18,9 @@ PASSING = {
     "DNS": "a name that is set here, or that a broker advertises (advertised.listeners), cannot be resolved",
 }
 
+# So long a failure that no retry can help against is not replaced by what follows from it.
+KEPT_S = 30.0
+
 
 class ConnectionFailures(logging.Handler):
     """Remembers the last failed connection that kafka-python has logged."""
@@ -45,8 +48,10 @@ class ConnectionFailures(logging.Handler):
             return  # it only says that the lookup failed, not of which name
         if failed or is_lookup:
             causes = "; ".join(f"{type(one).__name__}: {one}" for one in failed) or record.getMessage()
-            if self._last is None or is_permanent(causes) or not is_permanent(self._last[1]):
-                self._last = time.monotonic(), causes
+            now = time.monotonic()
+            is_old = self._last is not None and now - self._last[0] > KEPT_S
+            if self._last is None or is_old or is_permanent(causes) or not is_permanent(self._last[1]):
+                self._last = now, causes
 
     def since(self, moment: float) -> str | None:
         """Return the last failure after a moment of ``time.monotonic()``, or None."""

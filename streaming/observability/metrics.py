@@ -180,7 +180,8 @@ class Metrics:
                 kinds["dead", outcome.stage, outcome.reason] += 1
             else:
                 kinds["decided", outcome.decision, outcome.release] += 1
-            self._latency.observe(now - record.timestamp_ms / 1000)
+            if record.timestamp_ms > 0:  # -1: the producer gave none
+                self._latency.observe(max(0.0, now - record.timestamp_ms / 1000))  # clocks differ
         for (kind, *labels), count in kinds.items():
             if kind == "decided":
                 self._begin_release(labels[1])

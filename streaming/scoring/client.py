@@ -87,7 +87,7 @@ class HttpClassifier(Classifier):
     @override
     def is_ready(self) -> bool:
         try:
-            return self._client.get(self._address.join("/readyz"), timeout=READY_TIMEOUT_S).status_code == 200
+            return self._client.get(self._address.join("readyz"), timeout=READY_TIMEOUT_S).status_code == 200
         except httpx.HTTPError:
             return False
 

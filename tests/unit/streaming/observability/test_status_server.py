@@ -181,3 +181,13 @@ def test_a_scrape_never_misses_the_lag_of_a_partition(
     metrics.show_lag({0: 4, 1: 5})
     assert scraped == [2.0, 2.0]
     assert (lag_of("1"), lag_of("2")) == (5.0, None)
+
+
+def test_no_latency_is_negative_or_since_1970(metrics: Metrics) -> None:
+    ahead, none = int(time.time() * 1000) + 60_000, -1
+    for timestamp_ms in (ahead, none):
+        record = InputRecord("t", 0, 0, timestamp_ms, None, b"{}")
+        metrics.count_transaction([(record, Rejection("parse", "empty", ""))], 0.01)
+    value = metrics.registry.get_sample_value
+    assert value("bridge_produced_to_decided_seconds_count") == 1
+    assert value("bridge_produced_to_decided_seconds_sum") == 0

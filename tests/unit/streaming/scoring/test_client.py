@@ -326,3 +326,15 @@ def test_connections_are_renewed_so_that_every_replica_gets_requests(max_age_s: 
     assert sum(counts) == 100
     # 100 connections, each to either: fewer than 20 for one of them has a chance of 1e-10.
     assert sum(count >= 20 for count in counts) == shares
+
+
+def test_readiness_is_asked_beside_classify_behind_a_prefix() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200)
+
+    settings = ServiceSettings(classify_url="http://gateway/fraud/v1/classify")
+    assert HttpClassifier(settings, httpx.MockTransport(answer)).is_ready()
+    assert asked == ["/fraud/v1/readyz"]
