@@ -77,6 +77,7 @@ class Parts:
             "BENTOML_DO_NOT_TRACK": "True",
             "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
             **self.topics.variables(),
+            **plan.training,
         }
         self._bridge_env: Mapping[str, str] = {}
         self.shadow_port = self._port(3010)

@@ -35,7 +35,7 @@ class Plan:
     recall_loss : float
         How far recall may stay below what it was before the change.
     training : mapping
-        Variables of every training: small models, so that two cores have them in seconds.
+        Variables of simulator and training: small models, so that two cores have them in seconds.
     """
 
     day_rows: int = 40_000
@@ -45,7 +45,7 @@ class Plan:
     rate: int = 250
     label_delay_s: float = 8.0
     control_share: float = 0.05
-    retrain_rows: int = 12_000
+    retrain_rows: int = 14_000
     shadow_frauds: int = 60
     after_rows: int = 10_000
     drift_bound: int = 6000
@@ -53,9 +53,11 @@ class Plan:
     recall_loss: float = 0.05
     training: Mapping[str, str] = field(
         default_factory=lambda: {
+            # All frauds follow the new pattern: minutes bring too few to learn two patterns at once.
+            "TRAINING__SIMULATE__CHANGED_FRAUD_SHARE": "1",
             "TRAINING__NETWORK__HIDDEN": "[64, 32]",
-            "TRAINING__NETWORK__EPOCHS": "4",
-            "TRAINING__XGBOOST__TREES": "50",
+            "TRAINING__NETWORK__EPOCHS": "8",
+            "TRAINING__XGBOOST__TREES": "80",
             "TRAINING__EVALUATION__RESAMPLES": "100",
             "TRAINING__GATE__RESAMPLES": "100",
         }
