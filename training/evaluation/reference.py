@@ -23,12 +23,12 @@ EDGE_DIGITS = 5
 def describe_reference(
     rows: LabelledRows, scores: Mapping[str, Floats], probability: Floats, share_of_stream: float
 ) -> dict[str, Any]:
-    """Return the distribution of validation rows at the prevalence of the stream.
+    """Return the distribution of labelled rows at the prevalence of the stream.
 
     Parameters
     ----------
     scores : mapping of str to float64 array of shape (n,)
-        Of each model, for rows that it was not fitted on.
+        Of each model as it is served, for rows that it was not fitted on.
     probability : float64 array of shape (n,)
         Calibrated probability of fraud.
     share_of_stream : float

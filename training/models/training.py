@@ -32,7 +32,6 @@ class FittedPair:
     network: FittedNetwork
     trees: FittedTrees
     rule: DecisionRule
-    reference: Mapping[str, Any]  # what validation rows and their scores look like
 
     def scores(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the network's and the trees' scores [n]."""
@@ -61,6 +60,7 @@ class TrainingResult:
     test: LabelledRows
     outputs: Mapping[str, ModelOutput]  # of the test part
     figures: Mapping[str, Mapping[str, Estimate]]  # of the test part
+    reference: Mapping[str, Any]  # what rows of the stream and their scores look like
 
 
 def train(
@@ -88,7 +88,8 @@ def train(
         outputs = fitted.outputs(test.features)
         figures = _figures(outputs, test.truth, settings)
         report(f"{int(test.truth.label.sum())} frauds in {len(test.features):,} rows")
-    return TrainingResult(data, parts, settings, fitted, test, outputs, figures)
+    reference = _describe_unseen(test, outputs, parts, data)
+    return TrainingResult(data, parts, settings, fitted, test, outputs, figures, reference)
 
 
 def fit(
@@ -111,9 +112,9 @@ def fit(
     with console.step("Fit XGBoost") as report:
         trees = _trees(train_part, validation, settings, report, own["xgboost"])
     with console.step("Calibrate, choose thresholds") as report:
-        rule, reference = _fit_rule(network, trees, validation, parts, data, settings)
+        rule = _fit_rule(network, trees, validation, settings)
         report(_describe_rule(rule))
-    fitted = FittedPair(network, trees, rule, reference)
+    fitted = FittedPair(network, trees, rule)
     if settings.refit:
         with console.step("Fit again with validation") as report:
             both = labelled_rows(data, np.sort(np.concatenate([parts.train, parts.validation])))
@@ -170,25 +171,25 @@ def _trees(
 
 
 def _fit_rule(
-    network: FittedNetwork,
-    trees: FittedTrees,
-    validation: LabelledRows,
-    parts: Split,
-    data: Transactions,
-    settings: Settings,
-) -> tuple[DecisionRule, dict[str, Any]]:
-    """Fit what decides on validation rows, and describe these rows as the models score them unseen."""
+    network: FittedNetwork, trees: FittedTrees, validation: LabelledRows, settings: Settings
+) -> DecisionRule:
+    """Fit what decides on rows that the models have not seen."""
     first = network_scores(network.module, validation.features)
     second = tree_scores(trees.booster, validation.features)
-    rule = fit_decision_rule(first, second, validation.truth, decision_costs(settings.decision))
-    share = validation.truth.weight.sum() / data.sample_weight.sum() if parts.protocol == "random" else 1.0
-    reference = describe_reference(
-        validation,
-        {"neural_net": first.astype(np.float64), "xgboost": second.astype(np.float64)},
-        rule.calibration.probability(first, second),
-        float(share),
-    )
-    return rule, reference
+    return fit_decision_rule(first, second, validation.truth, decision_costs(settings.decision))
+
+
+def _describe_unseen(
+    test: LabelledRows, outputs: Mapping[str, ModelOutput], parts: Split, data: Transactions
+) -> dict[str, Any]:
+    """Describe the test part as the served models score it.
+
+    The models that are served were fitted on the validation part too, and score on another scale than those
+    before that: only rows that neither has seen look as the stream will look.
+    """
+    share = test.truth.weight.sum() / data.sample_weight.sum() if parts.protocol == "random" else 1.0
+    scores = {name: outputs[name].score for name in ("neural_net", "xgboost")}
+    return describe_reference(test, scores, outputs["pair"].score, float(share))
 
 
 def _describe_rule(rule: DecisionRule) -> str:

@@ -26,7 +26,7 @@ def build_document(training: TrainingResult, *, run_id: str, trained_at: str) ->
     return {
         "schema_version": SCHEMA_VERSION,
         "feature_names": list(FEATURES),
-        **describe_decision(fitted.rule, training.settings, training.data.prevalence, fitted.reference),
+        **describe_decision(fitted.rule, training.settings, training.data.prevalence, training.reference),
         "training_run_id": run_id,
         "data": describe_data(training.data, training.split),
         "metrics": describe_figures(training.figures),

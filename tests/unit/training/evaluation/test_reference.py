@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from training.data.labelled import GroundTruth, LabelledRows
-from training.data.transactions import FEATURES
+from training.data.simulate import simulate
+from training.data.transactions import FEATURES, from_frame
 from training.evaluation.reference import BINS, describe_reference
 
 
@@ -52,3 +53,17 @@ def test_bins_are_equally_full_at_the_prevalence_of_the_stream(rows, reference):
 def test_a_feature_that_never_varies_has_one_edge(reference):
     assert reference["features"]["V5"]["edges"] == [1.0]
     assert reference["features"]["V5"]["shares"] == [1.0, 0.0]
+
+
+def test_the_reference_is_of_the_models_that_are_served(small_training):
+    """Seen: scores of the models before the last fit made the monitor alarm on an unchanged stream."""
+    fresh = from_frame(simulate(4000, 99), "fresh").features.astype(np.float32)
+    outputs = small_training.fitted.outputs(fresh)
+    reference = small_training.reference
+    expected = {**reference["scores"], "pair": reference["fraud_probability"]}
+    for name, described in expected.items():
+        shares = np.array(described["shares"])
+        bins = np.searchsorted(described["edges"], outputs[name].score, side="left")
+        found = np.bincount(bins, minlength=len(shares)) / len(fresh)
+        divergence = float(((found - shares) * np.log((found + 1e-4) / (shares + 1e-4))).sum())
+        assert divergence < 0.25, name  # some hundred rows alone give .1
