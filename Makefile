@@ -34,8 +34,14 @@ $(READY): constraints.txt pyproject.toml
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(GROUPS)]'
 	@touch $@
 
+# 491 MB that only `score --engine spark` needs.
+SPARK_READY := $(VENV)/.ready-spark
+$(SPARK_READY): $(READY)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
+	@touch $@
+
 .PHONY: setup
-setup: $(READY) ## the environment, .venv
+setup: $(READY) $(if $(filter 1,$(SPARK)),$(SPARK_READY)) ## the environment, .venv: [SPARK=1 with Spark]
 	@:
 
 .PHONY: fresh

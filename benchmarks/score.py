@@ -2,19 +2,24 @@
 
 ::
 
-    python -m benchmarks.score [--rows 200000 2000000] [--rounds 3]
+    python -m benchmarks.score [--rows 200000 2000000] [--rounds 3] [--masters 'local[2]']
 
 Trains a release of full size on simulated transactions in a registry of its own, then scores files of both
-kinds, each in a process of its own; medians over the rounds. A larger file repeats the smallest one.
+kinds, each in a process of its own; medians over the rounds. A larger file repeats the smallest one. With
+pyspark and Java the largest parquet file is also scored by Spark; processor time and memory are then those of
+all its processes, Java's included.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib.util
 import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
@@ -33,6 +39,8 @@ from rich.table import Table
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SUFFIXES = (".parquet", ".csv")
+PROCESS = "process"
+MASTERS = ("local[2]", "local-cluster[2,1,1024]")
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,12 @@ class Run:
 
     rows: int
     suffix: str
+    engine: str  # process, or Spark's master
     rows_per_s: float  # as the command says: without starting Python and opening the registry
     wall_s: float  # all of it
     processor_s: float
     peak_mib: float
+    start_s: float = 0.0  # of wall_s, until Spark could take tasks
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -54,6 +64,12 @@ def main(arguments: Sequence[str]) -> None:
         "--rows", type=int, nargs="+", default=[200_000, 2_000_000], help="sizes of the files"
     )
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
+    parser.add_argument(
+        "--masters",
+        nargs="*",
+        default=MASTERS if importlib.util.find_spec("pyspark") and shutil.which("java") else [],
+        help="masters of Spark to score the largest parquet file with; none: without Spark",
+    )
     options = parser.parse_args(arguments)
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as name:
@@ -64,7 +80,10 @@ def main(arguments: Sequence[str]) -> None:
         }
         make_release(folder, home)
         files = make_files(folder, sorted(options.rows))
-        runs = [score(file, rows, home) for _ in range(options.rounds) for file, rows in files.items()]
+        work = [(file, rows, PROCESS) for file, rows in files.items()]
+        largest = folder / f"{max(options.rows)}.parquet"
+        work += [(largest, max(options.rows), master) for master in options.masters]
+        runs = [score(*item, home) for _ in range(options.rounds) for item in work]
     RESULTS.mkdir(parents=True, exist_ok=True)
     result = {
         "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "load_average_before": load},
@@ -117,30 +136,56 @@ def command(arguments: Sequence[str], home: Mapping[str, str]) -> None:
         sys.exit(f"training {arguments[0]} failed: {done.stderr[-2000:]}")
 
 
-def score(file: Path, rows: int, home: Mapping[str, str]) -> Run:
-    """Score a file in a process of its own."""
+def score(file: Path, rows: int, engine: str, home: Mapping[str, str]) -> Run:
+    """Score a file in a process of its own, or with Spark."""
     output = file.with_name(f"scores{file.suffix}")
     arguments = [sys.executable, "-m", "training", "score", "--data", str(file), "--output", str(output)]
+    if engine != PROCESS:
+        shutil.rmtree(output.with_suffix(""), ignore_errors=True)
+        arguments[-1:] = [str(output.with_suffix("")), "--engine", "spark", "--master", engine]
     environment = {**os.environ, **home, "COLUMNS": "1000"}
-    peak_mib, started = 0.0, time.perf_counter()
+    used, started = Usage(), time.perf_counter()
     with (
         tempfile.TemporaryFile("w+") as out,
         subprocess.Popen(arguments, env=environment, cwd=ROOT, stdout=out) as process,
     ):
-        # The system's own figure for a child begins at what its parent held, so the child is asked instead.
-        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-            peak_mib = max(peak_mib, peak_of(process.pid))
-            time.sleep(0.02)
+        while process.poll() is None:
+            used.look(process.pid)
+            time.sleep(0.02 if engine == PROCESS else 0.1)
         wall_s = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(ended[1])
         out.seek(0)
         said = out.read()
-    used = ended[2]
     found = re.search(r"([\d,]+) transactions scored by .* \(([\d,]+)/s\)", said)
     if process.returncode or found is None or int(found[1].replace(",", "")) != rows:
         sys.exit(f"training score failed on {rows} rows: {said}")
+    start = re.search(r"Start Spark.* ([\d.]+) s", said)
     rate = float(found[2].replace(",", ""))
-    return Run(rows, file.suffix, rate, wall_s, used.ru_utime + used.ru_stime, peak_mib)
+    start_s = float(start[1]) if start else 0.0
+    return Run(rows, file.suffix, engine, rate, wall_s, used.processor_s, used.peak_mib, start_s)
+
+
+class Usage:
+    """What a process and its children use, as seen while they run."""
+
+    def __init__(self) -> None:
+        self.peak_mib = 0.0
+        self._processor_s: dict[int, float] = {}
+
+    @property
+    def processor_s(self) -> float:
+        """Processor time of all processes, those that have ended as last seen."""
+        return sum(self._processor_s.values())
+
+    def look(self, pid: int) -> None:
+        """Look once; the system's own figure for a child's peak begins at what its parent held."""
+        held = 0.0
+        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+            for process in (root := psutil.Process(pid), *root.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+                    times = process.cpu_times()
+                    self._processor_s[process.pid] = times.user + times.system
+                    held += peak_of(process.pid)
+        self.peak_mib = max(self.peak_mib, held)
 
 
 def peak_of(pid: int) -> float:
@@ -150,18 +195,23 @@ def peak_of(pid: int) -> float:
 
 
 def show(runs: Sequence[Run]) -> None:
-    """Print medians of each file."""
+    """Print medians of each file and engine."""
     table = Table(title="python -m training score, medians", title_justify="left")
-    for column in ("file", "rows", "rows/s", "whole command, s", "processor time, s", "peak memory, MiB"):
+    columns = {
+        "rows/s": "rows_per_s",
+        "start, s": "start_s",
+        "whole command, s": "wall_s",
+        "processor, s": "processor_s",
+        "peak, MiB": "peak_mib",
+    }
+    for column in ("engine", "file", "rows", *columns):
         table.add_column(column, justify="right")
-    for rows, suffix in sorted({(run.rows, run.suffix) for run in runs}):
-        same = [run for run in runs if (run.rows, run.suffix) == (rows, suffix)]
-        rate, wall, processor, peak = (
-            statistics.median(getattr(run, name) for run in same)
-            for name in ("rows_per_s", "wall_s", "processor_s", "peak_mib")
-        )
-        table.add_row(suffix, f"{rows:,}", f"{rate:,.0f}", f"{wall:.1f}", f"{processor:.1f}", f"{peak:,.0f}")
-    Console(width=110).print(table)
+    for key in dict.fromkeys((run.engine, run.rows, run.suffix) for run in runs):
+        same = [run for run in runs if (run.engine, run.rows, run.suffix) == key]
+        rate, *others = (statistics.median(getattr(run, name) for run in same) for name in columns.values())
+        engine, rows, suffix = key
+        table.add_row(engine, suffix, f"{rows:,}", f"{rate:,.0f}", *(f"{value:,.1f}" for value in others))
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

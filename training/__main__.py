@@ -49,9 +49,13 @@ IfNone = Annotated[bool | None, _setting("if_none")]
 Challenge = Annotated[bool | None, _setting("challenge")]
 Live = Annotated[str | None, _setting("gate.live", default="not asked", metavar="FILE|URL")]
 Force = Annotated[bool | None, _setting("gate.force")]
-ScoredFile = Annotated[Path | None, _setting("score.data", default=REQUIRED, metavar="FILE")]
+ScoredPath = Annotated[str | None, _setting("score.data", default=REQUIRED, metavar="PATH")]
 ScoredBy = Annotated[str | None, _setting("score.release", default="the champion", metavar="N")]
-ScoresFile = Annotated[Path | None, _setting("score.output", default=REQUIRED, metavar="FILE")]
+ScoresPath = Annotated[str | None, _setting("score.output", default=REQUIRED, metavar="PATH")]
+Engine = Annotated[str | None, _setting("score.engine", metavar="process|spark")]
+Master = Annotated[
+    str | None, _setting("score.master", default="spark-defaults.conf, else local[*]", metavar="URL")
+]
 SimulatedRows = Annotated[int | None, _setting("simulate.rows")]
 SimulatedSeed = Annotated[int | None, _setting("simulate.seed")]
 Prevalence = Annotated[float | None, _setting("simulate.prevalence", default="492 in 284,807")]
@@ -120,11 +124,18 @@ def recalibrate(
 
 
 @app.command()
-def score(data: ScoredFile = None, output: ScoresFile = None, release: ScoredBy = None) -> None:
-    """Score a file row for row with one release, without a server, in constant memory."""
+def score(
+    data: ScoredPath = None,
+    output: ScoresPath = None,
+    release: ScoredBy = None,
+    engine: Engine = None,
+    master: Master = None,
+) -> None:
+    """Score a file row for row with one release, without a server; folders too, on Spark."""
     from training.commands.score import score_command
 
-    score_command(_given(score=_given(data=data, output=output, release=release)), out)
+    flags = _given(data=data, output=output, release=release, engine=engine, master=master)
+    score_command(_given(score=flags), out)
 
 
 @app.command("import")

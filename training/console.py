@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 Report = Callable[[str], None]
 
@@ -34,3 +35,14 @@ class ProgressConsole:
         self.rich.print(
             f"[green]{mark}[/green] {title:<28} [dim]{last[0]:<57}{seconds:6.1f} s[/dim]", soft_wrap=True
         )
+
+
+def open_progress(console: Console) -> Progress:
+    """Return a progress bar with speed and remaining time; it shows on a terminal only."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(show_speed=True),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -6,12 +6,14 @@ import csv
 import gzip
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from training.errors import BadFileError
@@ -106,3 +108,14 @@ def _only_table(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     if len(tables) != 1:
         raise BadFileError(f"{path}: holds {len(tables)} CSV files where there should be one")
     return tables[0]
+
+
+def with_decimal_points(block: pa.RecordBatch, numbers: Sequence[str], decimal_point: str) -> pa.RecordBatch:
+    """Return columns of bytes whose numbers have a point, as Arrow's casts want it."""
+    if decimal_point == ".":
+        return block
+    columns = [
+        pc.replace_substring(column, decimal_point, ".") if name in numbers else column
+        for name, column in zip(block.schema.names, block.columns, strict=True)
+    ]
+    return pa.record_batch(columns, names=block.schema.names)

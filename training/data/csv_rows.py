@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from training.data.csv_format import open_csv_bytes, read_csv_format
+from training.data.csv_format import open_csv_bytes, read_csv_format, with_decimal_points
 from training.data.files import (
     CSV_BLOCK_BYTES,
     NO_NUMBER,
@@ -63,7 +63,8 @@ def read_csv_rows(path: Path, numbers: Sequence[str], texts: Sequence[str], afte
         with open_csv_bytes(path) as file:
             blocks = pacsv.open_csv(file, read, parse, convert)
             # An empty block after the last one brings the broken rows at the end.
-            for block in chain(blocks, [_empty(blocks.schema)]):
+            for raw in chain(blocks, [_empty(blocks.schema)]):
+                block = with_decimal_points(raw, numbers, form.decimal_point)
                 row_numbers = _number_rows(block.num_rows, last, broken)
                 last = int(row_numbers[-1]) if len(row_numbers) else last
                 row_reasons = {row: f"row {row}: {why}" for row, why in broken.items() if row > told}

@@ -1,30 +1,31 @@
-"""The only file that knows how data files are read and written: checked batches of named columns.
+"""How data files are read: checked batches of named columns.
 
 The fast path lets Arrow convert whole columns. Where it refuses a CSV, the file is read a second
 time as text, only to name the column and row, so that good files pay nothing for clear errors.
 """
 
 import contextlib
-import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from training.data.csv_format import CSV_SUFFIXES, is_csv, open_csv_bytes, read_csv_format
-from training.errors import BadFileError, NoSuchFileError, OutputError, UsageError
+from training.data.csv_format import (
+    CSV_SUFFIXES,
+    is_csv,
+    open_csv_bytes,
+    read_csv_format,
+    with_decimal_points,
+)
+from training.errors import BadFileError, NoSuchFileError
 
-# What is written; more is read.
-SUFFIXES = (".csv", ".parquet")
 LABEL = "Class"
 MISSING = "the value is missing"
 NO_NUMBER, NO_TEXT = "holds text, not a number", "is not text in UTF-8"
@@ -192,7 +193,10 @@ def _read_parquet(
             _refuse_lost_columns(part, (*numbers, *texts), {*stored, *folders})
             # Group by group: asked for all at once, Arrow reads ahead without bound.
             indices = range(file.num_row_groups) if row_groups is None else row_groups
-            groups = (file.iter_batches(rows, row_groups=[i], columns=read) for i in indices)
+            threads = pa.cpu_count() > 1
+            groups = (
+                file.iter_batches(rows, row_groups=[i], columns=read, use_threads=threads) for i in indices
+            )
             batches = chain.from_iterable(groups)
             while (batch := _next_batch(part, batches)) is not None:
                 yield _convert_parquet(part, batch, stored, folders, numbers, texts, first_row)
@@ -303,7 +307,12 @@ def _read_csv_blocks(
     types = {**dict.fromkeys(numbers, pa.float64()), **dict.fromkeys(texts, pa.string())}
     if LABEL in types:
         types[LABEL] = pa.string()  # true and false are labels too
-    options = pacsv.ReadOptions(block_size=CSV_BLOCK_BYTES, column_names=list(form.names), skip_rows=1)
+    options = pacsv.ReadOptions(
+        block_size=CSV_BLOCK_BYTES,
+        column_names=list(form.names),
+        skip_rows=1,
+        use_threads=pa.cpu_count() > 1,
+    )
     convert = convert_options(types, form.decimal_point)
     try:
         with open_csv_bytes(path) as file:
@@ -338,7 +347,8 @@ def _find_problem(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> s
     convert = convert_options(dict.fromkeys([*numbers, *texts], pa.binary()))
     first_row = 0
     with contextlib.suppress(pa.ArrowInvalid), open_csv_bytes(path) as file:
-        for block in pacsv.open_csv(file, read, parse, convert):
+        for raw in pacsv.open_csv(file, read, parse, convert):
+            block = with_decimal_points(raw, numbers, form.decimal_point)
             cell = _first_refused_cell(block, numbers)
             # A broken row counts in its number, which includes the header, but is left out of the block.
             if cell and not (broken and broken[0].number - 2 <= first_row + cell[0]):
@@ -387,52 +397,3 @@ def converts(column: pa.Array, kind: pa.DataType) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
-
-
-# --- writing
-
-
-@contextmanager
-def replace_when_done(output: Path) -> Iterator[Path]:
-    """Yield a path beside `output` that takes its place on success and is deleted on failure.
-
-    Raises
-    ------
-    UsageError
-        If nothing can be written there; before anything else is done.
-    """
-    if output.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"{output}: the suffix must be {' or '.join(SUFFIXES)}")
-    if not output.parent.is_dir():
-        raise UsageError(f"{output}: there is no folder {output.parent}")
-    if output.is_dir():
-        raise UsageError(f"{output}: is a folder, not a file")
-    part = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
-    try:
-        part.touch()
-    except OSError as error:
-        raise UsageError(f"{output}: cannot be written: {error.strerror or error}") from error
-    try:
-        yield part
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def translate_write_errors(output: Path) -> Iterator[None]:
-    """Turn what the operating system refuses while `output` is written into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{output}: could not be written: {error.strerror or error}") from error
-
-
-def write_frame(frame: pd.DataFrame, path: Path) -> None:
-    """Write a data file whole or not at all; CSV or parquet by suffix, numbers that read back equal."""
-    with replace_when_done(path) as part, translate_write_errors(path):
-        if path.suffix.lower() == ".parquet":
-            # A reader in chunks holds a row group at a time.
-            frame.to_parquet(part, index=False, compression="zstd", row_group_size=65_536)
-        else:
-            pacsv.write_csv(pa.Table.from_pandas(frame, preserve_index=False), part)

@@ -21,9 +21,10 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from training.data.files import LABEL, write_frame
+from training.data.files import LABEL
 from training.data.simulate import ROWS, simulate
 from training.data.transactions import FEATURES, Transactions, from_frame, load_transactions
+from training.data.writing import write_frame
 from training.errors import DataError, FetchError
 
 URL = "https://data.openml.org/datasets/0000/1597/dataset_1597.pq"

@@ -40,9 +40,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from training.data.files import SUFFIXES, write_frame
 from training.data.pattern_change import PatternChange, change_pattern
 from training.data.transactions import FEATURES, TRANSACTION_ID
+from training.data.writing import SUFFIXES, write_frame
 from training.errors import UsageError
 from training.settings.paths import require_path
 from training.settings.sections import SimulateSettings

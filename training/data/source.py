@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from training.console import ProgressConsole
-from training.data.files import replace_when_done, translate_write_errors
 from training.data.split import split_by_protocol, split_key
 from training.data.transactions import Transactions, load_transactions
+from training.data.writing import replace_when_done, translate_write_errors
 from training.errors import SettingsError
 from training.settings.load import Settings
 

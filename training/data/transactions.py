@@ -268,9 +268,8 @@ def _check_values(
     for column, numbers in values.items():
         _refuse(name, column, ~finite_as_float32(numbers), NOT_FINITE, first_row)
     for column in FEATURES:
-        least, most = feature_range(column, limits)
-        bad = (values[column] < least) | (values[column] > most)
-        _refuse(name, column, bad, f"the value is outside {least:g} to {most:g}, see `limits`", first_row)
+        bad, why = find_outside(column, values[column], limits)
+        _refuse(name, column, bad, why, first_row)
     if SAMPLE_WEIGHT in values:
         _refuse(name, SAMPLE_WEIGHT, values[SAMPLE_WEIGHT] <= 0, "the value is not above 0", first_row)
     if LABEL in values:
@@ -280,6 +279,12 @@ def _check_values(
             raise BadFileError(
                 f"{name}: column {LABEL} holds one class only, row 1 to {len(label)} are all {label[0]:.0f}"
             )
+
+
+def find_outside(column: str, numbers: FloatArray, limits: LimitSettings) -> tuple[NDArray[np.bool_], str]:
+    """Say which values a feature may not have, and why."""
+    least, most = feature_range(column, limits)
+    return (numbers < least) | (numbers > most), f"the value is outside {least:g} to {most:g}, see `limits`"
 
 
 def finite_as_float32(numbers: FloatArray) -> NDArray[np.bool_]:

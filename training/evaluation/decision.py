@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from training.data.labelled import GroundTruth
 from training.evaluation.expected_loss import Bools, ExpectedLoss, choose_expected_loss
@@ -180,6 +179,8 @@ def fit_calibration(
     neural_net: NDArray[np.floating], xgboost: NDArray[np.floating], truth: GroundTruth
 ) -> Calibration:
     """Fit the logistic calibrator on validation rows at the prevalence their weights give."""
+    from scipy.optimize import minimize  # most of the start of a process that only scores
+
     design = np.stack(
         [np.ones(len(truth.label)), logit(neural_net, EPSILON), logit(xgboost, EPSILON)], axis=1
     )

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from training.data.csv_rows import read_csv_rows
 from training.data.files import MISSING, check_columns, check_path, read_raw_batches
-from training.data.transactions import FEATURES, NOT_FINITE, TRANSACTION_ID, finite_as_float32
+from training.data.transactions import FEATURES, NOT_FINITE, TRANSACTION_ID, find_outside, finite_as_float32
 from training.errors import BadFileError
+from training.settings.sections import LimitSettings
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,18 @@ class CheckedRows:
 
 
 def read_checked_rows(
-    path: Path, rows: int, row_groups: Sequence[int] | None = None, first_row: int = 0
+    path: Path,
+    rows: int,
+    limits: LimitSettings,
+    row_groups: Sequence[int] | None = None,
+    first_row: int = 0,
 ) -> Iterator[CheckedRows]:
     """Yield a file's rows in order, at most `rows` or a block of a CSV at a time, in constant memory.
 
     Parameters
     ----------
+    limits : LimitSettings
+        What a feature may be.
     row_groups : sequence of int, optional
         Groups of a parquet file to read; all by default.
     first_row : int
@@ -62,11 +69,11 @@ def read_checked_rows(
     texts, done = columns[len(FEATURES) :], first_row
     try:
         for batch in read_raw_batches(path, FEATURES, texts, rows, row_groups):
-            yield _check(batch, np.arange(done, done + batch.num_rows) + 1, {}, {})
+            yield _check(batch, np.arange(done, done + batch.num_rows) + 1, {}, {}, limits)
             done += batch.num_rows
     except pa.ArrowInvalid:
         for part in read_csv_rows(path, FEATURES, texts, done):
-            yield _check(part.batch, part.number, part.cell_reasons, part.row_reasons)
+            yield _check(part.batch, part.number, part.cell_reasons, part.row_reasons, limits)
         return
     if done == first_row:
         raise BadFileError(f"{path}: has a header but no rows")
@@ -77,10 +84,11 @@ def _check(
     number: NDArray[np.int64],
     cell_reasons: dict[int, str],
     row_reasons: dict[int, str],
+    limits: LimitSettings,
 ) -> CheckedRows:
     ids = batch.column(TRANSACTION_ID) if TRANSACTION_ID in batch.schema.names else None
     reasons = cell_reasons | {
-        i: reason for i, reason in _refusals(batch, number).items() if i not in cell_reasons
+        i: reason for i, reason in _refusals(batch, number, limits).items() if i not in cell_reasons
     }
     good = np.ones(batch.num_rows, bool)
     good[list(reasons)] = False
@@ -95,7 +103,7 @@ def _check(
     )
 
 
-def _refusals(batch: pa.RecordBatch, number: NDArray[np.int64]) -> dict[int, str]:
+def _refusals(batch: pa.RecordBatch, number: NDArray[np.int64], limits: LimitSettings) -> dict[int, str]:
     """Return why rows cannot be scored, by index; a missing value comes before one that is not finite."""
     reasons: dict[int, str] = {}
     for name in (name for name in batch.schema.names if batch.column(name).null_count):
@@ -105,6 +113,9 @@ def _refusals(batch: pa.RecordBatch, number: NDArray[np.int64]) -> dict[int, str
         values = batch.column(name).to_numpy(zero_copy_only=False)  # NaN where it is missing
         for i in np.flatnonzero(~finite_as_float32(values)):
             reasons.setdefault(int(i), f"column {name}, row {number[i]}: {NOT_FINITE}")
+        outside, why = find_outside(name, values, limits)
+        for i in np.flatnonzero(outside):
+            reasons.setdefault(int(i), f"column {name}, row {number[i]}: {why}")
     return reasons
 
 

@@ -15,16 +15,20 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from training.data.files import replace_when_done, translate_write_errors
 from training.data.transactions import FEATURES, Chunk, read_chunks
+from training.data.writing import replace_when_done, translate_write_errors
 from training.evaluation.decision import DecisionRule, Decisions
 from training.evaluation.metrics import ModelOutput
+from training.settings.sections import LimitSettings
 
 AMOUNT = FEATURES.index("Amount")
 # Rows held at a time: enough to keep all threads busy, few enough for small memory.
 CHUNK_ROWS = 32_768
 # Rows a thread scores in one call: what lies between the network's layers stays in the core's cache.
 PIECE_ROWS = 1024
+# onnxruntime computes the last few rows of a call by other instructions, which differ by 6e-8: calls are
+# filled up to a multiple of its vectors, so that a row's scores do not depend on the rows beside it.
+ROW_MULTIPLE = 16
 SCHEMA = pa.schema(
     [
         ("transaction_id", pa.string()),
@@ -79,7 +83,8 @@ class ReleaseScorer:
             str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"]
         )
         self._trees = xgboost.Booster({"nthread": 1}, model_file=folder / "model.ubj")
-        self._threads = ThreadPoolExecutor(threads)
+        # One thread needs no other to hand its pieces to.
+        self._map = map if threads == 1 else ThreadPoolExecutor(threads).map
         # A booster completes itself in its first call, which two threads must not do at once.
         self.tree_scores(np.zeros((1, len(FEATURES)), np.float32))
         self.rule = DecisionRule.from_document(self.document)
@@ -94,14 +99,17 @@ class ReleaseScorer:
             piece = features[start : start + PIECE_ROWS]
             return self.network_scores(piece), self.tree_scores(piece)
 
-        pieces = list(self._threads.map(scores, range(0, len(features), PIECE_ROWS)))
+        pieces = list(self._map(scores, range(0, len(features), PIECE_ROWS)))
         network, trees = (np.concatenate(column) for column in zip(*pieces, strict=True))
         return network, trees
 
     def network_scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the network's scores [n]."""
+        rows = len(features)
+        if rows % ROW_MULTIPLE:
+            features = np.pad(features, ((0, -rows % ROW_MULTIPLE), (0, 0)))
         scores: NDArray[np.float32] = self._network.run(None, {"features": features})[0]
-        return scores
+        return scores[:rows]
 
     def tree_scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the trees' scores [n]."""
@@ -109,7 +117,13 @@ class ReleaseScorer:
         return scores
 
 
-def score_file(scorer: ReleaseScorer, source: Path, output: Path, advance: Callable[[int], None]) -> int:
+def score_file(
+    scorer: ReleaseScorer,
+    source: Path,
+    output: Path,
+    advance: Callable[[int], None],
+    limits: LimitSettings = LimitSettings(),  # noqa: B008 - frozen
+) -> int:
     """Score a file in chunks, in constant memory; return the number of rows.
 
     Parameters
@@ -118,11 +132,13 @@ def score_file(scorer: ReleaseScorer, source: Path, output: Path, advance: Calla
         CSV or parquet by suffix; appears only when complete.
     advance : callable
         Told how many rows each chunk had.
+    limits : LimitSettings
+        What a feature may be.
     """
     rows = 0
     with replace_when_done(output) as part, translate_write_errors(output), _opened(part) as writer:
-        for chunk in _read_ahead(read_chunks(source, CHUNK_ROWS)):
-            writer.write_batch(_batch(chunk, scorer.score(chunk.features.astype(np.float32))))
+        for chunk in _read_ahead(read_chunks(source, CHUNK_ROWS, limits)):
+            writer.write_batch(to_batch(_ids(chunk), scorer.score(chunk.features.astype(np.float32))))
             rows += len(chunk.features)
             advance(len(chunk.features))
     return rows
@@ -143,12 +159,15 @@ def _read_ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
             yield chunk
 
 
-def _batch(chunk: Chunk, scored: Scored) -> pa.RecordBatch:
-    if chunk.transaction_id is None:
-        first = chunk.first_row + 1
-        ids = pa.array(np.arange(first, first + len(chunk.features))).cast(pa.string())
-    else:
-        ids = pa.array(chunk.transaction_id, pa.string())
+def _ids(chunk: Chunk) -> pa.Array:
+    if chunk.transaction_id is not None:
+        return pa.array(chunk.transaction_id, pa.string())
+    first = chunk.first_row + 1
+    return pa.array(np.arange(first, first + len(chunk.features))).cast(pa.string())
+
+
+def to_batch(ids: pa.Array, scored: Scored) -> pa.RecordBatch:
+    """Return the rows of an output file for transactions with these identifiers."""
     columns = [
         ids,
         scored.neural_net,

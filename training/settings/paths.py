@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from training.errors import UsageError
 
+PathOrText = TypeVar("PathOrText", Path, str)
 
-def require_path(path: Path | None, flag: str) -> Path:
+
+def require_path(path: PathOrText | None, flag: str) -> PathOrText:
     """Return the path of a file that a command cannot do without.
 
     Raises

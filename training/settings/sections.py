@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
@@ -300,14 +300,38 @@ class StoreSettings(Section):
 
 
 class ScoreSettings(Section):
-    """What batch scoring reads and writes."""
+    """What batch scoring reads and writes, and where it runs."""
 
     release: str | None = Field(None, description="Number of the release that scores; none: the champion.")
-    data: Path | None = Field(
-        None, description="CSV or parquet file of transactions; none: it must be given."
+    data: str | None = Field(
+        None,
+        description="CSV or parquet file of transactions; with Spark also a folder of them, "
+        "or an address such as s3a://bucket/folder. None: it must be given.",
     )
-    output: Path | None = Field(
-        None, description="CSV or parquet file to write, row for row; none: it must be given."
+    output: str | None = Field(
+        None,
+        description="CSV or parquet file to write, row for row; with Spark a folder or its address. "
+        "None: it must be given.",
+    )
+    engine: Literal["process", "spark"] = Field(
+        "process",
+        description="Where rows are scored: in this process, or by tasks of Apache Spark, "
+        "which needs Java and the group `spark`.",
+    )
+    master: str | None = Field(
+        None,
+        description="Spark's master: local[*], spark://host:port, yarn or k8s://host:port. "
+        "None: what spark-defaults.conf says, else local[*].",
+    )
+    partition_mib: int = Field(
+        128,
+        ge=1,
+        le=65_536,
+        description="MiB that a Spark task scores: large parquet files are shared by their row groups, "
+        "small files go together.",
+    )
+    spark: dict[str, str] = Field(
+        {}, description="Spark's own settings by their names; they win over spark-defaults.conf."
     )
 
 

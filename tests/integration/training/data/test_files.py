@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from tests.factories import make_frame
-from training.data.files import replace_when_done, translate_write_errors, write_frame
 from training.data.transactions import FEATURES, count_rows, from_frame, load_transactions, read_chunks
+from training.data.writing import replace_when_done, translate_write_errors, write_frame
 from training.errors import BadFileError, NoSuchFileError, OutputError, TrainingError, UsageError
 
 FRAME = make_frame(60, seed=4)

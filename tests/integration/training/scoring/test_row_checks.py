@@ -7,6 +7,7 @@ import pytest
 from training.data.transactions import read_chunks
 from training.errors import BadFileError, NoSuchFileError
 from training.scoring.row_checks import read_checked_rows
+from training.settings.sections import LimitSettings
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def frame(few_transactions):
 
 
 def read_all(path, rows=7):
-    parts = list(read_checked_rows(path, rows))
+    parts = list(read_checked_rows(path, rows, LimitSettings()))
     row = np.concatenate([part.row for part in parts])
     features = np.concatenate([part.features for part in parts])
     return row, features, [refused for part in parts for refused in part.refused]
@@ -47,6 +48,7 @@ BAD_CELLS = {
     "NaN": "nan",
     "infinite": "-inf",
     "large": "1e39",
+    "out of range": "1e6",
 }
 
 
@@ -111,6 +113,19 @@ def test_bad_rows_far_into_a_large_file_keep_their_numbers(few_transactions, tmp
     assert row.tolist() == [i for i in range(1, 60_001) if i not in (41_001, 41_003, 60_000)]
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.tsv"])
+def test_bad_cell_among_decimal_commas_costs_its_row_alone(frame, tmp_path, name):
+    path = tmp_path / name
+    separator = "\t" if name.endswith("tsv") else ";"
+    marked = frame.astype({"V3": object})
+    marked.loc[7, "V3"] = "abc"
+    marked.to_csv(path, index=False, sep=separator, decimal=",")
+    row, features, refused = read_all(path)
+    assert row.tolist() == [i for i in range(1, 41) if i != 8]
+    np.testing.assert_allclose(features[:, 29], frame["Amount"].drop(index=7).to_numpy(np.float32))
+    assert [item.reason for item in refused] == [said_by_the_reader_of_whole_files(path)]
+
+
 def test_file_without_one_good_row_has_all_its_rows_refused(frame, tmp_path):
     path = tmp_path / "rows.csv"
     frame.assign(V1="x").to_csv(path, index=False)
@@ -126,7 +141,7 @@ def test_bad_file_is_refused_in_the_same_words(frame, tmp_path, content):
     path = tmp_path / f"rows.{'parquet' if content.startswith(b'PAR1') else 'csv'}"
     path.write_bytes(content)
     with pytest.raises(BadFileError) as caught:
-        list(read_checked_rows(path, 7))
+        list(read_checked_rows(path, 7, LimitSettings()))
     assert str(caught.value) == f"{path}: {said_by_the_reader_of_whole_files(path)}"
 
 
@@ -134,10 +149,10 @@ def test_header_alone_is_refused_in_the_same_words(frame, tmp_path):
     path = tmp_path / "rows.csv"
     frame.head(0).to_csv(path, index=False)
     with pytest.raises(BadFileError) as caught:
-        list(read_checked_rows(path, 7))
+        list(read_checked_rows(path, 7, LimitSettings()))
     assert str(caught.value) == f"{path}: {said_by_the_reader_of_whole_files(path)}"
 
 
 def test_missing_file_is_a_wrong_path(tmp_path):
     with pytest.raises(NoSuchFileError):
-        list(read_checked_rows(tmp_path / "rows.csv", 7))
+        list(read_checked_rows(tmp_path / "rows.csv", 7, LimitSettings()))

@@ -75,6 +75,17 @@ def test_pieces_on_several_threads_come_back_in_order(
     assert len(both.decision) == 1000
 
 
+@pytest.mark.parametrize("rows", [1, 3, 7, 100])
+def test_scores_do_not_depend_on_the_rows_beside(scorer, few_transactions, rows):
+    features = few_transactions.features.astype(np.float32)
+    together = scorer.score(features)
+    apart = [scorer.score(features[i : i + rows]) for i in range(0, len(features), rows)]
+    for name in ("neural_net", "xgboost", "probability"):
+        np.testing.assert_array_equal(
+            np.concatenate([getattr(part, name) for part in apart]), getattr(together, name)
+        )
+
+
 def test_needs_no_label_and_numbers_rows_that_have_no_id(scorer, few_transactions, tmp_path):
     path = tmp_path / "plain.csv"
     frame = few_transactions.to_frame(np.arange(10)).drop(
