@@ -67,12 +67,16 @@ async def check_same_after_reload(make: Callable[[], Runner]) -> None:
 
 
 async def check_contributions_explain_the_score(make: Callable[[], Runner]) -> None:
-    """One per feature, finite, and higher in sum where the score is higher."""
+    """One for each feature, then the base value; together they are the log-odds of the score, to 1e-4."""
     runner, features = make(), rows(200)
     contributions = await runner.contributions(features)
-    assert contributions.shape == features.shape
+    assert (contributions.shape, contributions.dtype) == ((200, 31), np.float32)
     assert np.all(np.isfinite(contributions))
-    assert np.corrcoef(contributions.sum(axis=1), await runner.score(features))[0, 1] > 0.5
+    scores = (await runner.score(features)).astype(np.float64)
+    log_odds = np.log(scores / (1 - scores))
+    assert np.ptp(log_odds) > 1  # a constant would be explained by the base value alone
+    np.testing.assert_allclose(contributions.sum(axis=1, dtype=np.float64), log_odds, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(contributions[:, -1], contributions[0, -1], rtol=0, atol=1e-4)
 
 
 CHECKS = [value for name, value in sorted(globals().items()) if name.startswith("check_")]
