@@ -227,7 +227,7 @@ def _fault(description: str, *detail: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_3_0(schema: Json) -> Json:
-    """Return `schema` without what OpenAPI 3.0 cannot say: an optional field is absent, never null."""
+    """Return `schema` as OpenAPI 3.0 has it: an optional field is absent, never null; others may be null."""
     if isinstance(schema, list):
         return [_as_3_0(part) for part in schema]
     if not isinstance(schema, dict):
@@ -239,6 +239,8 @@ def _as_3_0(schema: Json) -> Json:
         if len(others) == 1:
             del kept["anyOf"]
             kept |= others[0]
+            if "default" not in schema:  # always there
+                kept["nullable"] = True
     return kept
 
 

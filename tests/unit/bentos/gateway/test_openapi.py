@@ -8,7 +8,7 @@ import pytest
 
 from bentos.classify.decoding import Decoder
 from bentos.gateway.openapi import EXAMPLE_TRANSACTION, PAGE, document
-from bentos.releases.release import FEATURE_NAMES
+from bentos.releases.release import FEATURE_NAMES, LATER_FIELDS
 from bentos.schemas import feature_range
 from bentos.settings.load import Settings
 from tests.serving_fixtures import FEATURES, encoded
@@ -84,6 +84,15 @@ def test_the_page_names_the_address_that_it_came_from() -> None:
 
 def test_an_identity_is_never_null() -> None:
     assert not VALIDATOR.is_valid({**EXAMPLE_TRANSACTION, "transaction_id": None})
+
+
+def test_what_an_older_release_does_not_know_may_be_null_and_what_is_left_out_may_not() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    assert {name for name, field in schemas["Info"]["properties"].items() if field.get("nullable")} == set(
+        LATER_FIELDS
+    )
+    assert set(schemas["Info"]["required"]) == set(schemas["Info"]["properties"])
+    assert '"nullable"' not in json.dumps([schemas["Decision"], schemas["Transaction"]])
 
 
 def test_every_error_has_the_same_shape() -> None:
