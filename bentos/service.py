@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import bentoml
@@ -131,6 +132,8 @@ class FraudDetection:
         """Return a client of each runner, or the runner itself where it is in this process."""
         network, trees = url_of(NeuralNetRunner), url_of(XGBoostRunner)
         if network and trees:
-            on_change = self.metrics.set_runner_up
-            return RunnerClient("neural_net", network, on_change), RunnerClient("xgboost", trees, on_change)
+            connect = partial(
+                RunnerClient, served=lambda: self._follower.version, on_change=self.metrics.set_runner_up
+            )
+            return connect("neural_net", network), connect("xgboost", trees)
         return InProcessRunner(self.neural_net), InProcessRunner(self.xgboost)

@@ -43,15 +43,22 @@ class RunnerClient(Scorer):
         Its name in messages and metrics.
     url : str
         ``file:///path/of/socket`` or ``tcp://host:port``, as BentoML gives it.
+    served : callable
+        Returns the version that is served now: what a runner must have loaded to count as answering again.
     on_change : callable, optional
         Called with ``name, True`` when the runner answers again, and with ``name, False`` when it stops.
     """
 
     def __init__(
-        self, name: str, url: str, on_change: Callable[[str, bool], None] = lambda name, is_up: None
+        self,
+        name: str,
+        url: str,
+        served: Callable[[], str],
+        on_change: Callable[[str, bool], None] = lambda name, is_up: None,
     ) -> None:
         self.name = name
         self._url = urlsplit(url)
+        self._served = served
         self._on_change = on_change
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
@@ -59,7 +66,6 @@ class RunnerClient(Scorer):
         self._check: asyncio.Task[None] | None = None
         self._is_closed = False
         self._probe: asyncio.Task[None] | None = None
-        self._version = ""  # asked last: what a runner must have loaded to answer again
 
     @override
     async def score(self, version: str, rows: bytes) -> Rows:
@@ -71,6 +77,9 @@ class RunnerClient(Scorer):
 
     @override
     async def is_ready(self, version: str, timeout_s: float) -> bool:
+        self._start_heartbeat()
+        if self._probe not in (None, asyncio.current_task()):
+            return False  # calls fail until the probe has been answered
         try:
             async with asyncio.timeout(timeout_s):
                 status, _ = await self._exchange(READY % version.encode(), b"")
@@ -88,9 +97,7 @@ class RunnerClient(Scorer):
             self._idle.pop().close()
 
     async def _post(self, path: bytes, version: str, body: bytes, may_be_slow: bool = False) -> bytes:
-        self._version = version
-        if self._heartbeat is None:
-            self._heartbeat = asyncio.get_running_loop().create_task(self._beat())
+        self._start_heartbeat()
         if self._probe is not None:
             raise RunnerUnavailableError(f"The {self.name} runner is being started again.")
         head = HEAD % (path, version.encode(), MEDIA_TYPE.encode(), len(body))
@@ -112,6 +119,10 @@ class RunnerClient(Scorer):
             raise ScoringFailedError(f"The {self.name} runner failed.")
         return answer
 
+    def _start_heartbeat(self) -> None:
+        if self._heartbeat is None and not self._is_closed:
+            self._heartbeat = asyncio.get_running_loop().create_task(self._beat())
+
     def _start_probing(self) -> None:
         if self._probe is None:
             self._on_change(self.name, False)
@@ -132,7 +143,7 @@ class RunnerClient(Scorer):
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
                 connection = await self._connect()
-                await connection.exchange(READY % self._version.encode(), b"")
+                await connection.exchange(READY % self._served().encode(), b"")
         except (OSError, TimeoutError):
             self._start_probing()
         finally:
@@ -143,10 +154,10 @@ class RunnerClient(Scorer):
         while True:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
             if self._probe is None:
-                await self.is_ready(self._version, PROBE_TIMEOUT_S)
+                await self.is_ready(self._served(), PROBE_TIMEOUT_S)
 
     async def _probe_until_ready(self) -> None:
-        while not await self.is_ready(self._version, PROBE_TIMEOUT_S):
+        while not await self.is_ready(self._served(), PROBE_TIMEOUT_S):
             await asyncio.sleep(PROBE_INTERVAL_S)
         self._probe = None
         self._on_change(self.name, True)

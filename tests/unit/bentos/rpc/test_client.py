@@ -47,7 +47,7 @@ async def runner(handler: Handler, socket: Path) -> AsyncIterator[RunnerClient]:
             writer.transport.abort()
 
     server = await asyncio.start_unix_server(handle, str(socket))
-    client = RunnerClient("trees", f"file://{socket}")
+    client = RunnerClient("trees", f"file://{socket}", served=lambda: "12")
     try:
         yield client
     finally:
@@ -148,7 +148,7 @@ async def test_whatever_a_runner_does_the_caller_hears_unavailable(handler: Hand
 
 
 async def test_no_socket_is_unavailable(tmp_path: Path) -> None:
-    client = RunnerClient("trees", f"file://{tmp_path}/none")
+    client = RunnerClient("trees", f"file://{tmp_path}/none", served=lambda: "12")
     with pytest.raises(RunnerUnavailableError):
         await client.score("12", ROW)
     assert not await client.is_ready("12", 0.5)
@@ -167,7 +167,9 @@ async def test_after_a_failure_calls_fail_at_once_until_a_probe_is_answered(tmp_
             writer.write(ANSWER)
 
     async with runner(hanging, tmp_path / "s") as template:
-        client = RunnerClient("trees", template._url.geturl(), lambda name, up: changes.append((name, up)))
+        client = RunnerClient(
+            "trees", template._url.geturl(), lambda: "12", lambda name, up: changes.append((name, up))
+        )
         hangs.set()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -249,3 +251,37 @@ async def test_calls_do_not_wait_for_a_process_that_has_died(tmp_path: Path) -> 
                 await client.score("12", ROW)
         with pytest.raises(RunnerUnavailableError, match="started again"):
             await client.score("12", ROW)
+
+
+async def test_a_runner_that_died_before_the_first_call_is_asked_for_what_is_served(tmp_path: Path) -> None:
+    """The probe asked for the version of the last call, and there was none: it was never answered."""
+    deaf = asyncio.Event()
+    heads: list[bytes] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def dying(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while True:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            if deaf.is_set():
+                await asyncio.sleep(30)
+            is_served = heads[-1].startswith(b"GET /ready/13 ")
+            writer.write(b"HTTP/1.1 %d \r\ncontent-length: 0\r\n\r\n" % (200 if is_served else 503))
+
+    changes: list[bool] = []
+    async with runner(dying, tmp_path / "s") as client:
+        client._served, client._on_change = lambda: "13", lambda name, is_up: changes.append(is_up)
+        assert await client.is_ready("13", 1)
+        deaf.set()
+        for writer in writers:
+            writer.transport.abort()
+        async with asyncio.timeout(2):
+            while changes != [False]:
+                await asyncio.sleep(0.02)
+        assert not await client.is_ready("13", 1)  # as long as calls are refused
+        deaf.clear()
+        async with asyncio.timeout(5):
+            while changes != [False, True]:
+                await asyncio.sleep(0.02)
+        assert await client.is_ready("13", 1)
+    assert {head.split()[1] for head in heads} == {b"/ready/13"}
