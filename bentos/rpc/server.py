@@ -53,23 +53,25 @@ class RunnerApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what the gateway sends and health checks; BentoML's own routes take pickled bodies."""
-        path: str = scope.get("path", "")
+        method, path = scope.get("method", ""), str(scope.get("path", ""))
         if scope["type"] == "lifespan":
             await self._application(scope, receive, freeze_after_startup(send, self._shutdown.install))
-        elif path.startswith(SCORE):
+        elif method == "POST" and path.startswith(SCORE):
             self._shutdown.note_request()
             status, body = await self._score(path[len(SCORE) :], await read_body(receive))
             await send_answer(send, status, HEADERS, body)
-        elif path.startswith(CONTRIBUTIONS):
+        elif method == "POST" and path.startswith(CONTRIBUTIONS):
             self._shutdown.note_request()
             status, body = await self._contributions(path[len(CONTRIBUTIONS) :], await read_body(receive))
             await send_answer(send, status, HEADERS, body)
-        elif path.startswith(READY):
+        elif method == "GET" and path.startswith(READY):
             await send_answer(send, self._say_ready(path[len(READY) :]), HEADERS, b"")
-        elif path in HEALTH_PATHS and scope.get("method") in ("GET", "HEAD"):
+        elif method in ("GET", "HEAD") and path in HEALTH_PATHS:
             await self._application(scope, receive, send)
         elif scope["type"] == "http":
             await send_answer(send, 404, HEADERS, b"")
+        else:
+            await send({"type": "websocket.close"})
 
     async def _score(self, version: str, body: bytes) -> tuple[int, bytes]:
         try:

@@ -323,6 +323,13 @@ def test_metrics_tell_what_happened(
     assert samples["fraud_batch_requests_sum"] > samples["fraud_batch_requests_count"], "nothing was gathered"
 
 
+def test_metrics_are_the_service_s_and_its_libraries_only(client: httpx.Client) -> None:
+    """What is tried out at the start, to see how a library behaves, is not shown."""
+    families = {line.split()[2] for line in client.get("/metrics").text.splitlines() if line[:7] == "# TYPE "}
+    assert "fraud_transactions" in {name.removesuffix("_total") for name in families}
+    assert {name.partition("_")[0] for name in families} <= {"fraud", "bentoml", "process", "python"}
+
+
 def test_adaptive_batching_is_real(
     served: Served, client: httpx.Client, transactions: list[dict[str, Any]]
 ) -> None:
