@@ -59,6 +59,7 @@ Master = Annotated[
 SimulatedRows = Annotated[int | None, _setting("simulate.rows")]
 SimulatedSeed = Annotated[int | None, _setting("simulate.seed")]
 Prevalence = Annotated[float | None, _setting("simulate.prevalence", default="492 in 284,807")]
+TransactionIds = Annotated[bool | None, _setting("simulate.transaction_ids", "--transaction-ids")]
 ChangeAt = Annotated[float | None, _setting("simulate.change_at", default="no change", metavar="FRACTION")]
 SimulatedFile = Annotated[Path | None, _setting("simulate.output", default=REQUIRED, metavar="FILE")]
 
@@ -186,14 +187,16 @@ def simulate(
     output: SimulatedFile = None,
     seed: SimulatedSeed = None,
     prevalence: Prevalence = None,
+    transaction_ids: TransactionIds = None,
     change_at: ChangeAt = None,
 ) -> None:
     """Write invented transactions with the statistics of the real set."""
     from training.data.simulate import simulate_file
     from training.settings.load import load_settings
 
-    flags = _given(rows=rows, output=output, seed=seed, prevalence=prevalence, change_at=change_at)
-    said = simulate_file(load_settings(_given(simulate=flags)).simulate)
+    sizes = _given(rows=rows, output=output, seed=seed, prevalence=prevalence)
+    columns = _given(transaction_ids=transaction_ids, change_at=change_at)
+    said = simulate_file(load_settings(_given(simulate={**sizes, **columns})).simulate)
     out.print(said, soft_wrap=True)
 
 

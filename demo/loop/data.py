@@ -45,7 +45,8 @@ def simulate(parts: Parts, plan: Plan) -> Data:
     for number, path in enumerate(files):
         # The later files follow the new pattern from their first transactions on.
         change_at = plan.change_at / plan.day_rows if number == 0 else 1 / plan.day_rows
-        running.append(_simulate(parts, path, 2 + number, "--change-at", str(change_at)))
+        change = ("--transaction-ids", "--change-at", str(change_at))
+        running.append(_simulate(parts, path, 2 + number, *change))
     for process in running:
         process.wait_done()
     table = pa.concat_tables(pq.read_table(path) for path in files)

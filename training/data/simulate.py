@@ -94,7 +94,7 @@ def simulate(rows: int, seed: int, *, prevalence: float = PREVALENCE) -> pd.Data
 
 
 def simulate_file(settings: SimulateSettings) -> str:
-    """Write a data file as the settings say, with a `transaction_id` of its own for each row.
+    """Write a data file as the settings say, with a `transaction_id` for each row where they ask for it.
 
     Returns
     -------
@@ -120,7 +120,8 @@ def simulate_file(settings: SimulateSettings) -> str:
         )
         frame = change_pattern(frame, change, settings.seed)
         said += f", the pattern changes after {settings.change_at:.0%}"
-    frame.insert(0, TRANSACTION_ID, [f"sim-{settings.seed}-{row}" for row in range(1, len(frame) + 1)])
+    if settings.transaction_ids:
+        frame.insert(0, TRANSACTION_ID, [f"sim-{settings.seed}-{row}" for row in range(1, len(frame) + 1)])
     write_frame(frame, path)
     return f"{said}: {path}"
 

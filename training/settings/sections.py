@@ -349,6 +349,9 @@ class SimulateSettings(Section):
         lt=1,
         description="Share of fraud, in whole rows; by default that of the ULB set.",
     )
+    transaction_ids: bool = Field(
+        False, description="Name each row in a column `transaction_id`; no: the columns of the ULB set."
+    )
     change_at: float | None = Field(
         None,
         gt=0,

@@ -6,6 +6,7 @@ import pytest
 
 from training.data.pattern_change import COMPONENTS, PatternChange, change_pattern
 from training.data.simulate import simulate, simulate_file
+from training.data.transactions import FEATURES
 from training.errors import UsageError
 from training.settings.sections import SimulateSettings
 
@@ -59,7 +60,9 @@ def test_the_file_has_ids_of_its_own_and_the_prevalence_that_was_asked_for(tmp_p
     for seed in (1, 2):
         path = tmp_path / f"{seed}.parquet"
         said = simulate_file(
-            SimulateSettings(rows=1000, seed=seed, output=path, prevalence=0.05, change_at=0.4)
+            SimulateSettings(
+                rows=1000, seed=seed, output=path, prevalence=0.05, change_at=0.4, transaction_ids=True
+            )
         )
         assert "50 frauds" in said and "after 40%" in said
         frames.append(pd.read_parquet(path))
@@ -68,3 +71,9 @@ def test_the_file_has_ids_of_its_own_and_the_prevalence_that_was_asked_for(tmp_p
     assert frames[0]["Class"].sum() == 50
     plain = simulate(1000, 1, prevalence=0.05)
     assert not np.allclose(frames[0]["V14"][400:], plain["V14"][400:])
+
+
+def test_the_file_has_the_columns_of_the_ulb_set_unless_ids_are_asked_for(tmp_path):
+    path = tmp_path / "plain.parquet"
+    simulate_file(SimulateSettings(rows=1000, seed=1, output=path))
+    assert list(pd.read_parquet(path)) == [*FEATURES, "Class"]
