@@ -1,5 +1,6 @@
 """``python -m demo``: what ``make demo`` runs."""
 
+import argparse
 import os
 import signal
 import sys
@@ -174,4 +175,9 @@ def end_on_signal(number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="python -m demo",
+        description="Train, serve, stream and sum up, from nothing; what `make demo` runs.",
+        epilog="Told by variables: DATA=file, KEEP=0 or 1, FRESH=1, DEMO_FOLDER=folder.",
+    ).parse_args()
     sys.exit(main())

@@ -60,10 +60,16 @@ def start_spark(master: str | None, conf: Mapping[str, str]) -> SparkContext:
         If the master does not answer, or Java ends.
     """
     check_spark()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _translate_spark_errors():
         # No row passes through Spark's bridge to pandas.
         warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
-        from pyspark import SparkConf, SparkContext
+        context = _open_context(master, conf)
+    context.setLogLevel("ERROR")
+    return context
+
+
+def _open_context(master: str | None, conf: Mapping[str, str]) -> SparkContext:
+    from pyspark import SparkConf, SparkContext
 
     if (master or "local").startswith("local"):
         # Neither driver nor executors of a local master have anything to say to other machines.
@@ -76,10 +82,7 @@ def start_spark(master: str | None, conf: Mapping[str, str]) -> SparkContext:
         settings.setMaster(master)
     for name, value in conf.items():
         settings.set(name, value)
-    with _translate_spark_errors():
-        context = SparkContext(conf=settings)
-    context.setLogLevel("ERROR")
-    return context
+    return SparkContext(conf=settings)
 
 
 def score_on_spark(
