@@ -57,14 +57,14 @@ def run_demo(home: Path) -> tuple[str, dict[str, Any]]:
         env=demo_environment(home),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout, json.loads((home / "runs" / "summary.json").read_text())
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(720)
 def test_from_a_file_to_a_decided_stream(home: Path) -> None:
     shown, summary = run_demo(home)
     replayed = sum(summary["decisions"].values())
@@ -90,14 +90,14 @@ def test_from_a_file_to_a_decided_stream(home: Path) -> None:
     assert processes_of(home) == []
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(720)
 def test_a_repeat_reuses_the_release(home: Path) -> None:
     _, summary = run_demo(home)
     assert summary["release"] == "1"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(720)
 def test_interrupted_it_stops_what_it_started(home: Path, number: signal.Signals) -> None:
     command = [str(ROOT / ".venv/bin/python"), "-m", "demo"]
     with subprocess.Popen(

@@ -331,7 +331,8 @@ class ScoreSettings(Section):
         "small files go together.",
     )
     spark: dict[str, str] = Field(
-        {}, description="Spark's own settings by their names; they win over spark-defaults.conf."
+        {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"},
+        description="Spark's own settings by their names; they win over spark-defaults.conf.",
     )
 
 
