@@ -8,13 +8,9 @@ TrainingError                 exit code 1: the command failed
 │   ├── NoSuchVersionError    a run or version was deleted
 │   └── LostFilesError        a version is registered, its files are gone
 ├── StoreError                the BentoML store lacks a model, or holds another than expected
-<<<<<<< HEAD
 ├── LiveComparisonError       the monitor's figures cannot be read
 ├── GateRefusedError          exit code 3: the gate refuses, the release stays challenger
-=======
-├── GateRefusedError          the challenger may not become champion
 ├── SparkError                Spark could not be started, or gave up a job
->>>>>>> 6699623 (Score files and folders on Spark, one task to a core)
 ├── OutputError               a result could not be written, such as to a full disk
 └── UsageError                exit code 2: wrong usage or settings
     ├── SettingsError         a setting is unknown or out of range
