@@ -15,7 +15,7 @@ from training.registry.releases import Registry
 from training.scoring.partition_task import PartitionResult, ScoreJob
 from training.scoring.partitions import SUFFIXES, Partition, Plan, pack_partitions, plan_partitions
 from training.scoring.score_folder import DoneRecord, ScoreFolder
-from training.scoring.spark import check_spark, release_identity, score_on_spark, start_spark
+from training.scoring.spark import check_spark, release_identity, score_on_spark, start_spark, stop_spark
 from training.scoring.storage import Storage
 from training.settings.load import Settings
 from training.settings.paths import require_path
@@ -76,7 +76,7 @@ def _score(
             results = score_on_spark(context, job, tasks, release, lambda done: progress.advance(task, done))
         return results, time.perf_counter() - started
     finally:
-        context.stop()
+        stop_spark(context)
 
 
 def _summary(

@@ -8,6 +8,7 @@ own readers have other rules about what a number or a bad row is.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -83,6 +84,14 @@ def _open_context(master: str | None, conf: Mapping[str, str]) -> SparkContext:
     for name, value in conf.items():
         settings.set(name, value)
     return SparkContext(conf=settings)
+
+
+def stop_spark(context: SparkContext) -> None:
+    """End the application; where its Java is gone, there is nothing left to end."""
+    from py4j.protocol import Py4JError
+
+    with contextlib.suppress(Py4JError, OSError):
+        context.stop()
 
 
 def score_on_spark(
@@ -174,7 +183,8 @@ def _collect(
             advance(value - told)
             told = value
     except BaseException:
-        context.cancelAllJobs()
+        with contextlib.suppress(Exception):  # what was raised says more
+            context.cancelAllJobs()
         raise
     if isinstance(outcome[0], BaseException):
         raise outcome[0]

@@ -186,6 +186,25 @@ def test_job_that_spark_gives_up_is_one_sentence(home, frame, tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_driver_whose_java_is_killed_says_so_and_keeps_what_was_finished(home, frame, expected, tmp_path):
+    data, output = tmp_path / "in", tmp_path / "out"
+    data.mkdir()
+    for i in range(FILES):
+        frame.iloc[3 * i : 3 * i + 3].to_parquet(data / f"{i:04d}.parquet", index=False)
+    with scoring(home, data, output, "local[1]") as process:
+        deadline = time.monotonic() + 400
+        while len(list((output / "_done").glob("*.json"))) < 20:
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.02)
+        java = [child for child in psutil.Process(process.pid).children() if child.name() == "java"]
+        java[0].send_signal(signal.SIGKILL)
+        _, errors = process.communicate(timeout=500)
+    assert process.returncode == 1, errors
+    assert "error: Spark ended the job: " in errors
+    assert "Traceback" not in errors
+    assert len(list((output / "_done").glob("*.json"))) >= 20
+
+
 def test_without_java_the_command_says_what_is_missing(home, frame, tmp_path):
     frame.head(3).to_csv(tmp_path / "a.csv", index=False)
     command = [sys.executable, "-m", "training", "score", "--engine", "spark"]
