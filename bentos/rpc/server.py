@@ -81,14 +81,19 @@ class RunnerApp:
             return GONE, b""
         except ServiceUnavailable:
             return 503, b""
+        except ValueError:  # not whole rows of float32
+            return 400, b""
         return 200, np.ascontiguousarray(scores, FLOAT32).tobytes()
 
     async def _contributions(self, version: str, body: bytes) -> tuple[int, bytes]:
         try:
+            rows = rows_of(body)
             model = await self._releases().obtain(version)
         except ReleaseError:
             return GONE, b""
-        contributions = await anyio.to_thread.run_sync(model.contributions, rows_of(body))
+        except ValueError:  # not whole rows of float32
+            return 400, b""
+        contributions = await anyio.to_thread.run_sync(model.contributions, rows)
         return 200, np.ascontiguousarray(contributions, FLOAT32).tobytes()
 
     def _say_ready(self, version: str) -> int:
