@@ -1,6 +1,7 @@
 """What every area's tests share: a broker, a release made by the real training, a served bento."""
 
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,12 @@ pytest_plugins = [
     for area in ("training", "serving", "streaming")
     if importlib.util.find_spec(f"tests.{area}_fixtures")
 ]
+
+
+@pytest.fixture(autouse=True)
+def bentoml_log_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let caplog see what goes to BentoML's logger, which BentoML cuts off once a test makes a service."""
+    monkeypatch.setattr(logging.getLogger("bentoml"), "propagate", True)
 
 
 @pytest.fixture

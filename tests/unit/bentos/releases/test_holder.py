@@ -83,8 +83,8 @@ def test_a_new_release_comes_beside_the_old_one_which_goes_once_no_gateway_needs
     wait_until(lambda: runner.holder.chosen() == "model 8")
     assert runner.holder.holds("7")
     runner.gateway.post(GATEWAY, {"serves": "8", "needs": ["8"]})
-    wait_until(lambda: not runner.holder.holds("7"))
-    assert runner.note()["ready"] == ["8"]
+    wait_until(lambda: runner.note()["ready"] == ["8"])
+    assert not runner.holder.holds("7")
     assert runner.loads == ["7", "8"]
 
 
