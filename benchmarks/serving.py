@@ -238,9 +238,9 @@ def batching(url: str) -> dict[str, float]:
     rows = total("fraud_batch_rows_sum") / max(1, total("fraud_batch_rows_count"))
     requests = total("fraud_batch_requests_sum") / max(1, total("fraud_batch_requests_count"))
     return {
-        "rows_per_hop": rows,
-        "requests_per_hop": requests,
-        **{f"hops per batch, {k}": v for k, v in adaptive.items()},
+        "rows_per_call": rows,
+        "requests_per_call": requests,
+        **{f"calls per batch, {k}": v for k, v in adaptive.items()},
     }
 
 

@@ -189,9 +189,9 @@ class Reader:
         with contextlib.closing(consumer(self._servers)) as source:
             source.assign([TopicPartition(self._topic, number) for number in range(PARTITIONS)])
             while not self._stopped.is_set():
-                lots = source.poll(timeout_ms=100)
+                polled = source.poll(timeout_ms=100)
                 now = time.time()
-                for record in itertools.chain.from_iterable(lots.values()):
+                for record in itertools.chain.from_iterable(polled.values()):
                     self.arrivals[source_of(record.value)] = now
 
 

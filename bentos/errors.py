@@ -205,7 +205,7 @@ class DefectError(RequestError):
 
     @property
     def headers(self) -> Headers:
-        """Close: nobody knows how much of the request was read."""
+        """Close the connection, as it is unknown how much of the request was read."""
         return [(b"connection", b"close")]
 
 

@@ -165,7 +165,7 @@ class ReleaseHolder(Generic[Model]):
         with self._lock:
             self._asked = {version: until for version, until in self._asked.items() if until > now}
             needed |= self._asked.keys()
-            for version in self._asking:  # whoever asks anew gets a new answer
+            for version in self._asking:  # a new question gets a new answer
                 self._refused.pop(version, None)
         # A gateway that is being started again serves what is loaded.
         return needed, bool(gateways)
@@ -213,7 +213,7 @@ class ReleaseHolder(Generic[Model]):
         self._note, self._is_mute = note, False
 
     def _answer(self, version: str, promise: Future[Model]) -> None:
-        with suppress(InvalidStateError):  # whoever asked has gone
+        with suppress(InvalidStateError):  # the caller has gone
             if version in self._models:
                 promise.set_result(self._models[version])
             elif version in self._refused:

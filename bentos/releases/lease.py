@@ -1,4 +1,4 @@
-"""Tells whoever tidies the model store that a pair is in use: a shared lock on a model's folder.
+"""Tells the process that tidies the model store that a pair is in use: a shared lock on a model's folder.
 
 The kernel takes it back with the process, however that ends, and containers on one machine share it.
 """

@@ -36,7 +36,7 @@ class Pipeline:
     publish : callable
         Publishes decided batches in one transaction; runs on one thread.
     max_batches, max_bytes : int
-        RecordSizeLimits of what is inside.
+        Limits of what is inside.
     concurrency : int
         Large batches decided at the same time.
     large_records : int

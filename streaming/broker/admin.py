@@ -161,7 +161,7 @@ class Admin:
     def _described(self, group: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._client.describe_groups([group])[group]
         if found.get("error"):
-            # A client that is kept open asks where the coordinator was: this must not pass for "nobody".
+            # A client that is kept open asks where the coordinator was; that does not mean "no member".
             raise BrokerUnavailable(f"Group {group} is not described: {found['error']}")
         return found
 

@@ -18,7 +18,7 @@ class DeadlineThread:
 
     kafka-python's transactional calls take no timeout and can hang for ever (when the coordinator
     refuses the connection at the moment a request is first sent). A call that overruns is left
-    behind together with this thread: whoever called makes a new one.
+    behind together with this thread, and the caller makes a new one.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ class KafkaGroupMembership(GroupMembership):
     """Asks the group's coordinator who holds our instance id.
 
     A fenced static member's heartbeat only logs the error and stops: without this look, a bridge
-    whose id was taken would go on fetching for nobody.
+    whose id was taken would go on fetching records that it can no longer commit.
     """
 
     def __init__(self, settings: Settings, partitions: int) -> None:

@@ -135,7 +135,7 @@ class RangeReader:
             if records:
                 yield records
             if found:
-                # What whoever reads did meanwhile, an hour of waiting for the service perhaps, is no silence.
+                # Time the caller spends between polls is not counted: it may wait an hour for the service.
                 silent_since = time.monotonic()
             elif time.monotonic() - silent_since > SILENCE_S:
                 raise BrokerUnavailable(f"{topic} cannot be read to the end of the range: is the broker up?")
@@ -157,7 +157,7 @@ def _answered(question: Callable[[], Any], doing: str) -> Any:
 
 
 def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
-    # A broker that restarts is waited for: whoever asks counts the silence.
+    # A broker that restarts is waited for; the caller counts how long it has been silent.
     try:
         return question()
     except kafka_errors.KafkaError as error:

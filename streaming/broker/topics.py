@@ -54,7 +54,7 @@ def prepare_topics(settings: Settings) -> Topics:
 
 
 def prepare_input(settings: Settings) -> Topic:
-    """Find the input topic, or create it: whoever only produces needs no right to the others.
+    """Find the input topic, or create it; a program that only produces needs no right to the others.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # ruff: noqa: ANN401  # kafka-python is untyped
-"""Reads partitions of several topics without a group: whoever reads keeps the offsets."""
+"""Reads partitions of several topics without a group; the caller keeps the offsets."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""A progress line on a terminal; nothing where nobody watches."""
+"""A progress line on a terminal; nothing elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -77,14 +77,14 @@ def collect(
     rejected : Counter
         Counts records that are no labels, by reason.
     """
-    for lot in labels:
-        known.add_labels(_labels(lot, rejected))
-    for lot in decisions:
-        known.add_decisions(_decisions(lot, is_wanted))
+    for chunk in labels:
+        known.add_labels(_labels(chunk, rejected))
+    for chunk in decisions:
+        known.add_decisions(_decisions(chunk, is_wanted))
 
 
-def _labels(lot: Iterable[InputRecord], rejected: Counter[str]) -> Iterator[Label]:
-    for record in lot:
+def _labels(chunk: Iterable[InputRecord], rejected: Counter[str]) -> Iterator[Label]:
+    for record in chunk:
         found = read_label(record.key, record.value, record.timestamp_ms)
         if isinstance(found, Label):
             yield found
@@ -92,8 +92,8 @@ def _labels(lot: Iterable[InputRecord], rejected: Counter[str]) -> Iterator[Labe
             rejected[found.reason] += 1
 
 
-def _decisions(lot: Iterable[InputRecord], is_wanted: Callable[[str, int, int], bool]) -> Iterator[Decided]:
-    for record in lot:
+def _decisions(chunk: Iterable[InputRecord], is_wanted: Callable[[str, int, int], bool]) -> Iterator[Decided]:
+    for record in chunk:
         try:
             one = _read_decision(record.value or b"")
         except ValueError:
@@ -134,8 +134,8 @@ def export(
     """
     with _parquet_file(output) as write:
         rows: list[dict[str, Any]] = []
-        for lot in transactions:
-            for record in lot:
+        for chunk in transactions:
+            for record in chunk:
                 found = known.find(record.partition, record.offset)
                 if found is None:
                     result.undecided_or_unknown += 1

@@ -20,7 +20,7 @@ FILES = {
     "/uplot.js": ("uPlot.iife.min.js", "text/javascript; charset=utf-8"),
     "/uplot.css": ("uPlot.min.css", "text/css; charset=utf-8"),
 }
-# The page asks nobody but us, whatever a release is called.
+# The page makes no outside request, whatever a release is called.
 POLICY = "; ".join(
     (
         "default-src 'none'",

@@ -1,9 +1,9 @@
-"""Keeps a rate: so many per second, sent in ticks, catching up after a delay."""
+"""Keeps a rate: sends in ticks, and catches up after a delay."""
 
 import time
 from collections.abc import Callable
 
-# At most so many at once: a lot is held in memory, and nobody looks at a stop before it is sent.
+# Largest chunk: it is held in memory, and a stop is noticed only after it is sent.
 MAX_CHUNK = 1000
 
 
@@ -18,7 +18,7 @@ class RateLimiter:
     rate : float
         Per second; 0: no limit.
     tick_s : float
-        Shortest time between two chunk, seconds.
+        Shortest time between two chunks, seconds.
     clock, sleep : callable
         Replaced in tests.
     """
@@ -40,7 +40,7 @@ class RateLimiter:
     def next_chunk(self) -> int:
         """Wait for the next tick; return how many to send now, at least 1.
 
-        After a delay several full lots follow at once.
+        After a delay several full chunks follow without a wait.
         """
         if self._rate == 0:
             return MAX_CHUNK

@@ -20,7 +20,7 @@ SIMULATOR = "simulator"
 
 
 class RecordSender(Protocol):
-    """Where transactions go: `broker.feed.IdempotentProducer`, or a list in tests."""
+    """Where transactions go: `broker.idempotent_producer.IdempotentProducer`, or a list in tests."""
 
     def send(self, topic: str, key: bytes | None, value: bytes) -> None:
         """Hand one record over."""
@@ -50,7 +50,7 @@ def replay(  # what, where to, how fast, and who is told
     report: Callable[[int], None] = lambda sent: None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Replayed:
-    """Send transactions at a limiter until they end.
+    """Send transactions at the limiter's rate until they end.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def replay(  # what, where to, how fast, and who is told
     topic : str
     limiter : RateLimiter
     report : callable
-        Told the number sent after each lot.
+        Called with the number sent after each chunk.
     is_stopped : callable
         Whether to end before the transactions do.
 

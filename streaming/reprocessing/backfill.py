@@ -171,7 +171,7 @@ def _example(record_id: RecordId, earlier: EarlierDecision, now: EarlierDecision
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """RecordSizeLimits of one request and one transaction."""
+    """Limits of one request and one transaction."""
 
     records: int
     bytes: int

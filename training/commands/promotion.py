@@ -173,7 +173,7 @@ def import_for_serving(
     """Bring a release to the model store, where running services find it, and return it.
 
     Another command may have promoted another release meanwhile, and imported it first: then that one is made
-    active again, so that whoever imports last leaves the champion active.
+    active again, so that the last import leaves the champion active.
     """
     pair = _import_step(registry, release, console, as_challenger=as_challenger)
     champion = None if as_challenger else registry.champion()

@@ -1,7 +1,7 @@
 """How far blocks of consecutive transactions are from the whole: the day's rhythm, which is no drift.
 
 A feature of card payments follows the hour: of 2,500 consecutive transactions V3 can be as far from the
-average of two days as a broken feed would be. Whoever watches a stream for drift needs to know how far a
+average of two days as a broken feed would be. A drift detector needs to know how far a
 block strays while nothing is wrong.
 """
 

@@ -15,7 +15,7 @@ EpochReport = Callable[[int, Mapping[str, float]], None]
 
 
 def ignore_epoch(_number: int, _figures: Mapping[str, float]) -> None:
-    """Report to nobody."""
+    """Report nothing."""
 
 
 def sample_validation_rows(validation: LabelledRows, genuine_rows: int, seed: int) -> LabelledRows:

@@ -142,7 +142,7 @@ def run_gate(registry: Registry, challenger: Challenger, champion: Release | Non
     if champion is not None:
         try:
             opponent = _opponent(registry, challenger, champion)
-        except LostFilesError as error:  # nobody can serve or score it either
+        except LostFilesError as error:  # it cannot be served or scored either
             lost = str(error)
     result = evaluate_gate(
         challenger.evidence(),

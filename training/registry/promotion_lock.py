@@ -1,4 +1,4 @@
-"""One promotion at a time: between the gate's answer and the move of the alias nobody else moves it."""
+"""One promotion at a time: no other process moves the alias between the gate's answer and the move."""
 
 from __future__ import annotations
 

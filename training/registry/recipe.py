@@ -7,9 +7,9 @@ from pathlib import Path
 
 from training.settings.load import Settings
 
-# What a change of would give another model; plots, tracking and commands would not.
+# A change here would give another model; one of plots, tracking or commands would not.
 FITTING_FOLDERS = ("data", "models", "evaluation")
-# What commands do besides fitting.
+# Settings of what commands do besides fitting.
 COMMAND_SETTINGS = {"held_out", "if_changed", "if_none", "challenge", "score", "simulate"}
 # Settings that only say where, how fast or how long kept, or judge what was fitted.
 NOT_IN_RECIPE = {

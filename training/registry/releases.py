@@ -231,7 +231,7 @@ class Registry:
         self._follow(release, alias)
 
     def _clear_challenger(self, release: Release) -> None:
-        """Take the alias challenger from a champion: it challenges nobody."""
+        """Take the alias challenger from the release that has become champion."""
         if str(self._aliases(RELEASE).get(CHALLENGER)) == release.number:
             for name in (NETWORK, TREES, RELEASE):
                 self.client.delete_registered_model_alias(name, CHALLENGER)

@@ -38,7 +38,7 @@ class StoreRecord:
     previous: Pair | None = None
 
     def with_active(self, pair: Pair) -> StoreRecord:
-        """Return the record after `pair` became active; a release that is active challenges nobody."""
+        """Return the record after `pair` became active; an active release is no challenger any more."""
         previous = self.previous if self.active in (pair, None) else self.active
         challenges = self.challenger is not None and self.challenger.release != pair.release
         return StoreRecord(pair, self.challenger if challenges else None, previous)

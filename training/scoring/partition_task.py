@@ -42,7 +42,7 @@ def score_partition(scorer: ReleaseScorer, partition: Partition, job: ScoreJob) 
     """Score a partition.
 
     What is wrong with its file is returned, not raised: to try again would not mend it. All else, such as a
-    full disk or a store that does not answer, is raised, and whoever runs the task decides how often.
+    full disk or a store that does not answer, is raised, and the engine decides how often to try again.
     """
     data = job.data
     path = data.join(partition.source) if job.is_folder else data.path
