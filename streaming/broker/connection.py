@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
 
-from streaming.broker.connection_failures import explain_failure, watch_connections
-from streaming.broker.selector import FastLookupSelector
+from streaming.broker.compat.connection_failures import explain_failure, watch_connections
+from streaming.broker.compat.selector import FastLookupSelector
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,

@@ -13,7 +13,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import MemberState
 from typing_extensions import override
 
-from streaming.broker import kafka_internals
+from streaming.broker.compat import kafka_internals
 from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_consumer_error
 from streaming.broker.decided_offsets import find_decided_offsets
 from streaming.broker.group_snapshot import GroupSnapshot

@@ -11,10 +11,10 @@ from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
 from typing_extensions import override
 
-from streaming.broker import kafka_internals
 from streaming.broker.admin import Topic
+from streaming.broker.compat import kafka_internals
+from streaming.broker.compat.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_error
-from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.group_snapshot import GroupSnapshot
 from streaming.broker.start_offsets import TOPIC_ID
 from streaming.errors import (

@@ -17,9 +17,9 @@ from kafka.net.compat import KafkaNetClient
 from kafka.protocol.producer import ProduceRequest
 from kafka.record.default_records import DefaultRecordBatch
 
+from streaming.broker.compat.kafka_internals import force_close as drop
 from streaming.broker.group_consumer import GroupConsumer
 from streaming.broker.group_membership import KafkaGroupMembership
-from streaming.broker.kafka_internals import force_close as drop
 from streaming.broker.topics import Topics, prepare_topics
 from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.errors import CorruptInput, Fenced, PublishFailed, StreamingError

@@ -12,13 +12,13 @@ from streaming.broker import (
     connection,
     group_consumer,
     idempotent_producer,
-    kafka_internals,
     transactional_producer,
 )
 from streaming.broker.admin import Topic
+from streaming.broker.compat import kafka_internals
+from streaming.broker.compat.connection_failures import explain_failure
+from streaming.broker.compat.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.connection import client_config, retry_until_reached, translate_error
-from streaming.broker.connection_failures import explain_failure
-from streaming.broker.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.group_consumer import GroupConsumer
 from streaming.broker.idempotent_producer import IdempotentProducer
 from streaming.broker.transactional_producer import TransactionalProducer

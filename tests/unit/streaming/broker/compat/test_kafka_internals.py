@@ -3,7 +3,7 @@
 import pytest
 from kafka import KafkaConsumer
 
-from streaming.broker import kafka_internals
+from streaming.broker.compat import kafka_internals
 from streaming.errors import BrokerRefused
 
 

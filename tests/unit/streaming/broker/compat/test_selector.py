@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from streaming.broker.selector import FastLookupSelector
+from streaming.broker.compat.selector import FastLookupSelector
 
 
 @pytest.fixture
