@@ -29,7 +29,8 @@ from rich.table import Table
 
 from benchmarks.streaming import drain
 from benchmarks.streaming_rig import ROOT, open_rig
-from streaming.monitor.drift import CLOCK, FIRST_WINDOW, DriftDetector, Reference
+from streaming.monitor.drift.detector import CLOCK, FIRST_WINDOW, DriftDetector
+from streaming.monitor.drift.reference import Reference
 from streaming.settings.drift import DriftSettings
 from training.data.labelled import labelled_rows
 from training.data.simulate import ROWS, simulate

@@ -11,7 +11,7 @@ from streaming.commands.signals import StopSignals
 from streaming.errors import StreamingError
 from streaming.observability.health import Health
 from streaming.observability.metrics import Metrics
-from streaming.observability.status_server import StatusServer
+from streaming.observability.status_server import serve_bridge
 from streaming.observability.summary import SummaryLog
 from streaming.scoring.client import HttpClassifier
 from streaming.settings.load import Settings
@@ -36,7 +36,7 @@ def run_bridge(settings: Settings) -> None:
     metrics, state = Metrics(), BridgeState()
     classifier = HttpClassifier(settings.service)
     health = Health(state, settings.metrics, classifier.is_ready)
-    server = StatusServer(settings.metrics, metrics, health) if settings.metrics.port else None
+    server = serve_bridge(settings.metrics, metrics, health) if settings.metrics.port else None
     summary = SummaryLog(metrics.summary, state, settings.log.summary_s)
     try:
         bridge = build_bridge(settings, metrics, state, classifier)

@@ -6,12 +6,13 @@ from streaming.broker.monitored_topics import MonitoredTopics, prepare_monitored
 from streaming.broker.topics_reader import TopicsReader
 from streaming.commands.signals import StopSignals
 from streaming.errors import SettingsError, StreamingError
-from streaming.monitor.drift_watch import DriftWatch
+from streaming.monitor.drift.watch import DriftWatch
 from streaming.monitor.loop import Monitor
-from streaming.monitor.page_server import PageServer
+from streaming.monitor.page.server import serve_page
+from streaming.monitor.page.view import View
 from streaming.monitor.promises import InfoReader, info_urls
-from streaming.monitor.state import State
-from streaming.monitor.view import View
+from streaming.monitor.store.state import State
+from streaming.observability.status_server import StatusServer
 from streaming.scoring.client import service_key, service_trust
 from streaming.settings.load import Settings
 
@@ -30,9 +31,9 @@ def run_monitor(settings: Settings) -> None:
     ours = settings.monitor
     state = State(ours)
     view = View(ours.refresh_s, ours.stale_after_s)
-    server: PageServer | None = None
+    server: StatusServer | None = None
     try:
-        server = PageServer(ours.host, ours.port, view)
+        server = serve_page(ours.host, ours.port, view)
         log.info("page", address=f"http://{ours.host}:{server.port}/")
         topics = prepare_monitored_topics(settings)
         reader = TopicsReader(settings.kafka, _assignment(settings, topics))

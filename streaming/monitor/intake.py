@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable, Mapping
 
 from streaming.labels.records import ORIGINS, Label, read_label
-from streaming.monitor.labelling import Given
 from streaming.monitor.observations import (
     CHALLENGER,
     CHAMPION,
@@ -13,7 +12,8 @@ from streaming.monitor.observations import (
     read_payment,
     read_ruling,
 )
-from streaming.monitor.state import Batch
+from streaming.monitor.store.labelling import Given
+from streaming.monitor.store.state import Batch
 from streaming.records import InputRecord
 
 ROLE_OF = {"decisions": CHAMPION, "shadow": CHALLENGER}

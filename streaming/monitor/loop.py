@@ -9,12 +9,12 @@ from typing import Any
 import structlog
 
 from streaming.errors import BrokerUnavailable, OffsetGone
-from streaming.monitor.drift_watch import DriftWatch
+from streaming.monitor.drift.watch import DriftWatch
 from streaming.monitor.intake import Intake
 from streaming.monitor.observations import CHALLENGER, CHAMPION, Ruling
 from streaming.monitor.promises import InfoReader, read_promise
-from streaming.monitor.report import Reporter
-from streaming.monitor.state import Position, Stand, State
+from streaming.monitor.quality.report import Reporter
+from streaming.monitor.store.state import Position, Stand, State
 from streaming.ports import TopicsSource
 from streaming.records import InputRecord
 from streaming.settings.monitor import MonitorSettings

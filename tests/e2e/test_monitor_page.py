@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from streaming.monitor.drift_watch import DriftWatch
+from streaming.monitor.drift.watch import DriftWatch
 from streaming.monitor.intake import Intake
-from streaming.monitor.page_server import PageServer
+from streaming.monitor.page.server import serve_page
+from streaming.monitor.page.view import View
 from streaming.monitor.promises import read_promise
-from streaming.monitor.report import Reporter
-from streaming.monitor.state import State
-from streaming.monitor.view import View
+from streaming.monitor.quality.report import Reporter
+from streaming.monitor.store.state import State
 from streaming.settings.drift import DriftSettings
 from streaming.settings.monitor import MonitorSettings
 from tests.info_service import document as release_document
@@ -110,7 +110,7 @@ def shown(tmp_path: Path) -> Iterator[SimpleNamespace]:
     )
     view = View(5.0, 900.0)
     view.monitor = monitor
-    server = PageServer("127.0.0.1", 0, view)
+    server = serve_page("127.0.0.1", 0, view)
     yield SimpleNamespace(monitor=monitor, view=view, url=f"http://127.0.0.1:{server.port}/")
     server.close()
     state.close()

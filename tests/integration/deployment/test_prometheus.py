@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from bentos.errors import OverloadedError, ScoringFailedError
 from demo.brokers import Broker
 from demo.ports import choose_port
-from streaming.monitor.exposition import QualityCollector
-from streaming.monitor.view import View
+from streaming.monitor.page.exposition import QualityCollector
+from streaming.monitor.page.view import View
 from streaming.observability.metrics import Metrics as BridgeMetrics
 from tests.conftest import ROOT
 from tests.e2e.faults import World, wait_until

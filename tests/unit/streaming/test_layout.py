@@ -90,9 +90,7 @@ def test_no_module_is_part_of_a_circle() -> None:
 
 def test_folders_stay_small() -> None:
     for folder in {path.parent for path in FILES}:
-        # The monitor is an application of its own, with a store and a page.
-        most = 25 if folder.name == "monitor" else 15
-        assert len(list(folder.glob("*.py"))) <= most, folder
+        assert len(list(folder.glob("*.py"))) <= 15, folder
 
 
 def test_the_verifier_shares_nothing_with_the_bridge() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from streaming.monitor.intake import Intake
-from streaming.monitor.report import Reporter
-from streaming.monitor.state import State
+from streaming.monitor.quality.report import Reporter
+from streaming.monitor.store.state import State
 from streaming.records import InputRecord
 from streaming.settings.monitor import MonitorSettings
 from tests.monitored_stream import Stream, tell

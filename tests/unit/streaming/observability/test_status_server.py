@@ -11,7 +11,7 @@ from streaming.errors import SettingsError
 from streaming.observability import status_server as status
 from streaming.observability.health import Health
 from streaming.observability.metrics import KNOWN_REJECTIONS, KNOWN_RETRIES, STAGES, Metrics
-from streaming.observability.status_server import StatusServer
+from streaming.observability.status_server import serve_bridge
 from streaming.records import InputRecord, Rejection, ServiceDecision
 from streaming.settings.sections import MetricsSettings
 
@@ -37,7 +37,7 @@ def state() -> BridgeState:
 @pytest.fixture
 def address(metrics: Metrics, state: BridgeState) -> Iterator[str]:
     settings = MetricsSettings(port=0)
-    server = StatusServer(settings, metrics, Health(state, settings, lambda: True))
+    server = serve_bridge(settings, metrics, Health(state, settings, lambda: True))
     yield f"http://127.0.0.1:{server.port}"
     server.close()
 
@@ -119,7 +119,7 @@ def test_readiness_is_503_with_its_reason(state: BridgeState, address: str) -> N
 def test_a_port_that_is_taken_is_a_wrong_setting(address: str, metrics: Metrics, state: BridgeState) -> None:
     settings = MetricsSettings(port=int(address.rsplit(":", 1)[1]))
     with pytest.raises(SettingsError, match="--metrics-port"):
-        StatusServer(settings, metrics, health(state))
+        serve_bridge(settings, metrics, health(state))
 
 
 def test_every_metric_of_the_issue_is_there(metrics: Metrics, address: str) -> None:

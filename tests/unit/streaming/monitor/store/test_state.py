@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from streaming.errors import SettingsError, StateError
-from streaming.monitor.cells import DAY_MS, Cells
 from streaming.monitor.intake import Intake
 from streaming.monitor.observations import clamp_time, read_payment
-from streaming.monitor.report import Reporter
-from streaming.monitor.state import Batch, State
+from streaming.monitor.quality.report import Reporter
+from streaming.monitor.store.cells import DAY_MS, Cells
+from streaming.monitor.store.state import Batch, State
 from streaming.records import InputRecord
 from streaming.settings.monitor import MonitorSettings
 from tests.info_service import document

@@ -3,9 +3,9 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from streaming.monitor.cells import DAY_MS, Cells, Judged, Verdict
-from streaming.monitor.identities import Identities
 from streaming.monitor.observations import CHALLENGER, CHAMPION, PAIR, Payment, Ruling
+from streaming.monitor.store.cells import DAY_MS, Cells, Judged, Verdict
+from streaming.monitor.store.identities import Identities
 
 # A source is one number: how often the topic was made again (8 bits), partition (14), offset (41).
 EPOCH_BITS, PARTITION_BITS, OFFSET_BITS = 8, 14, 41

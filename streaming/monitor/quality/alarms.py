@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from streaming.monitor.intervals import Figure
 from streaming.monitor.observations import ROLES
+from streaming.monitor.quality.intervals import Figure
 
 KINDS = ("recall", "precision", "alarm_rate", "drift")
 

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from streaming.monitor.alarms import KINDS, Alarm, Bounds, Recent, advise, drift_alarm, judge_quality
-from streaming.monitor.cells import ARRIVAL, DAY, DAY_MS, FINE, TOTAL
-from streaming.monitor.figures import (
+from streaming.monitor.observations import CHALLENGER, CHAMPION, PAIR, ROLES
+from streaming.monitor.promises import Promise, read_promise
+from streaming.monitor.quality.alarms import KINDS, Alarm, Bounds, Recent, advise, drift_alarm, judge_quality
+from streaming.monitor.quality.figures import (
     ALARMS,
     Judgement,
     Slice,
@@ -19,11 +20,10 @@ from streaming.monitor.figures import (
     recall,
     window_figures,
 )
-from streaming.monitor.intervals import quantile_of, share
-from streaming.monitor.observations import CHALLENGER, CHAMPION, PAIR, ROLES
-from streaming.monitor.promises import Promise, read_promise
-from streaming.monitor.series import points
-from streaming.monitor.state import State
+from streaming.monitor.quality.intervals import quantile_of, share
+from streaming.monitor.quality.series import points
+from streaming.monitor.store.cells import ARRIVAL, DAY, DAY_MS, FINE, TOTAL
+from streaming.monitor.store.state import State
 from streaming.settings.monitor import MonitorSettings
 
 SCHEMA = 1

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from streaming.errors import SettingsError
-from streaming.monitor.cells import Cells, drop_old_cells
-from streaming.monitor.database import Database
-from streaming.monitor.joining import EPOCH_BITS, OFFSET_BITS, Joiner
-from streaming.monitor.labelling import Given, Labels
 from streaming.monitor.observations import Payment, Ruling
+from streaming.monitor.store.cells import Cells, drop_old_cells
+from streaming.monitor.store.database import Database
+from streaming.monitor.store.joining import EPOCH_BITS, OFFSET_BITS, Joiner
+from streaming.monitor.store.labelling import Given, Labels
 from streaming.settings.monitor import MonitorSettings
 
 DAY_MS = 86_400_000

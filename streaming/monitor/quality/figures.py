@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from streaming.monitor.cells import DELAYS_S, ORIGINS
-from streaming.monitor.intervals import (
+from streaming.monitor.observations import APPROVE, DECISIONS, DECLINE, REVIEW, UNALARMED_REVIEW
+from streaming.monitor.quality.intervals import (
     Figure,
     linearised,
     paired_difference,
@@ -17,7 +17,7 @@ from streaming.monitor.intervals import (
     unknown,
     weighted_shares,
 )
-from streaming.monitor.observations import APPROVE, DECISIONS, DECLINE, REVIEW, UNALARMED_REVIEW
+from streaming.monitor.store.cells import DELAYS_S, ORIGINS
 
 
 @dataclass(frozen=True)

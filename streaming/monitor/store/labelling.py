@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from streaming.monitor.cells import ORIGINS, Verdict
-from streaming.monitor.identities import chunks
+from streaming.monitor.store.cells import ORIGINS, Verdict
+from streaming.monitor.store.identities import chunks
 
 WITHDRAWN, GENUINE, FRAUD = range(3)
 CONTROL = ORIGINS.index("control")

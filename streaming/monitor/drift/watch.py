@@ -6,10 +6,11 @@ from dataclasses import asdict
 
 import structlog
 
-from streaming.monitor.drift import DriftDetector, Finding, Reference
+from streaming.monitor.drift.detector import DriftDetector, Finding
+from streaming.monitor.drift.reference import Reference
 from streaming.monitor.observations import FEATURES, SCORES, Payment, Ruling
 from streaming.monitor.promises import Promise
-from streaming.monitor.state import DriftState
+from streaming.monitor.store.state import DriftState
 from streaming.settings.drift import DriftSettings
 
 log = structlog.get_logger()

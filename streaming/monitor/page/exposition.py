@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from streaming.monitor.view import View
+from streaming.monitor.page.view import View
 
 FIGURES = ("alarm_rate", "review_load", "recall", "precision", "fraud_rate", "cost_saved")
 CONTROL = ("recall", "precision", "fraud_rate")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from streaming.monitor.drift import WINDOWS, DriftDetector, Reference, chi2_quantile
+from streaming.monitor.drift.detector import WINDOWS, DriftDetector, chi2_quantile
+from streaming.monitor.drift.reference import Reference
 from streaming.settings.drift import DriftSettings
 
 SETTINGS = DriftSettings()

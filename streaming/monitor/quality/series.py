@@ -4,9 +4,9 @@ import sqlite3
 from collections import defaultdict
 from typing import Any, Protocol
 
-from streaming.monitor.cells import DAY, DAY_MS, FINE, FINE_KEPT_MS
-from streaming.monitor.figures import ALARMS, Judgement
-from streaming.monitor.intervals import share
+from streaming.monitor.quality.figures import ALARMS, Judgement
+from streaming.monitor.quality.intervals import share
+from streaming.monitor.store.cells import DAY, DAY_MS, FINE, FINE_KEPT_MS
 
 # Enough to see a change, few enough that a point has labels to rest on.
 MOST_POINTS = 72

@@ -1,0 +1,1 @@
+"""Compares the stream with what a release was trained on."""

@@ -1,0 +1,1 @@
+"""What the monitor shows over HTTP: page, figures, metrics, health."""

@@ -1,0 +1,1 @@
+"""Figures with their bounds, alarms, and the report that shows them."""

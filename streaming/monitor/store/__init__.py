@@ -1,0 +1,1 @@
+"""The database, and what joins and counts in it."""
