@@ -24,7 +24,6 @@ class DecisionRecord(msgspec.Struct):
     transaction_id: str | None
     decision: str
     is_fraud: bool
-    fraud_probability: float
     source: Source
     release: str
 

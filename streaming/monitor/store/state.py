@@ -16,7 +16,6 @@ from streaming.settings.monitor import MonitorSettings
 DAY_MS = 86_400_000
 # At most so many rows of each kind are deleted at once: more than come in a second.
 MOST_EXPIRED = 20_000
-STREAMS = ("transactions", "decisions", "shadow", "labels")
 
 Stand = tuple[str, int]
 """Stream and partition."""
