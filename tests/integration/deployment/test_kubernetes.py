@@ -17,15 +17,18 @@ from streaming.settings.load import Settings as StreamingSettings
 from tests.conftest import ROOT
 
 FOLDER = ROOT / "configs" / "kubernetes"
-# What the manifests use, and the module of lightkube-models that declares it.
+# What manifests and documented commands make, and the module of lightkube-models that declares it.
 DECLARED = {
     ("v1", "Namespace"): "core_v1",
     ("v1", "PersistentVolumeClaim"): "core_v1",
     ("v1", "Pod"): "core_v1",
     ("v1", "Service"): "core_v1",
+    ("v1", "Secret"): "core_v1",
+    ("v1", "ConfigMap"): "core_v1",
     ("apps/v1", "Deployment"): "apps_v1",
     ("apps/v1", "StatefulSet"): "apps_v1",
     ("batch/v1", "CronJob"): "batch_v1",
+    ("batch/v1", "Job"): "batch_v1",
     ("policy/v1", "PodDisruptionBudget"): "policy_v1",
     ("autoscaling/v2", "HorizontalPodAutoscaler"): "autoscaling_v2",
     ("networking.k8s.io/v1", "NetworkPolicy"): "networking_v1",
@@ -39,9 +42,11 @@ class Strict(BaseModel):
 
 
 class Metadata(Strict):
-    """Name and labels."""
+    """Name and labels; namespace and annotations are added on the way."""
 
     name: str
+    namespace: str = ""
+    annotations: dict[str, str] = {}
     labels: dict[str, str] = {}
 
 

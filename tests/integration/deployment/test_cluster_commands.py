@@ -1,0 +1,158 @@
+"""The commands of docs/operations.md for a cluster, word for word, on what answers `kubectl` like one."""
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.integration.deployment import test_kubernetes as manifests
+from tests.integration.deployment.cluster import Cluster
+
+KUBECTL = shutil.which("kubectl")
+pytestmark = pytest.mark.skipif(KUBECTL is None, reason="needs kubectl")
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+NAMESPACE = "fraud-detection"
+# Nothing is built, pushed or copied here; that a command exists, and its flags, is all that these tell.
+STAND_INS = {
+    "make": "exit 0",
+    "docker": "exit 0",
+    "kubectl": f'case " $* " in *" cp "*) exec {KUBECTL} "$@" --help;; esac; exec {KUBECTL} "$@"',
+}
+CONTEXT = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
+    "current-context": "here",
+    "users": [{"name": "me", "user": {}}],
+}
+
+
+def commands(heading: str, with_: str) -> str:
+    """Return the commands of the chapters under `heading` whose block holds `with_`, as they stand there."""
+    chapter = OPERATIONS.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    blocks = [block for block in re.findall(r"```bash\n(.*?)```", chapter, flags=re.DOTALL) if with_ in block]
+    assert blocks, f"{heading} has no commands with {with_}"
+    return "".join(blocks)
+
+
+class Shell:
+    """A shell in a checkout, whose `kubectl` asks `cluster`."""
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self.folder = folder
+        (folder / "configs").mkdir()
+        shutil.copytree(manifests.FOLDER, folder / "configs" / "kubernetes")
+        tools = folder / "tools"
+        tools.mkdir()
+        for name, script in STAND_INS.items():
+            (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tools / name).chmod(0o755)
+        (folder / ".docker").mkdir()
+        (folder / ".docker" / "config.json").write_text(
+            '{"auths": {"registry.example.com": {"auth": "YTpi"}}}'
+        )
+        servers = [{"name": "here", "cluster": {"server": cluster.url}}]
+        (folder / "kubeconfig").write_text(yaml.safe_dump(CONTEXT | {"clusters": servers}))
+        self._env = {
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "KUBECONFIG": str(folder / "kubeconfig"),
+        }
+
+    def run(self, script: str, **variables: str) -> str:
+        """Run commands; each must succeed."""
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.folder,
+            env=self._env | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with Cluster(manifests.check) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def shell(cluster: Cluster, tmp_path: Path) -> Shell:
+    return Shell(tmp_path, cluster)
+
+
+@pytest.fixture
+def first_steps(cluster: Cluster, shell: Shell) -> str:
+    """Return what the chapter's commands print, all of them run in turn."""
+    return shell.run(commands("Kubernetes: the first steps", with_=""))
+
+
+def test_first_steps_make_everything(first_steps: str, cluster: Cluster) -> None:
+    made = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests.MANIFESTS}
+    kept = {(one["kind"], one["metadata"]["name"]) for one in cluster.objects.values()}
+    assert made <= kept
+    assert 'deployment "fraud-detection" successfully rolled out' in first_steps
+    assert "pod/loader condition met" in first_steps
+    assert 'pod "loader" deleted' in first_steps
+    assert "job.batch/first created" in first_steps
+
+
+def test_secrets_have_what_pods_mount(first_steps: str, cluster: Cluster) -> None:
+    kept = cluster.objects["secrets", NAMESPACE, "api-keys"]["data"]
+    for _, template in manifests.pods():
+        for volume in template["spec"].get("volumes", []):
+            if "secret" in volume:
+                assert {item["key"] for item in volume["secret"]["items"]} <= kept.keys()
+
+
+def test_images_are_pulled_with_the_registrys_secret(first_steps: str, cluster: Cluster) -> None:
+    account = cluster.objects["serviceaccounts", NAMESPACE, "default"]
+    (secret,) = account["imagePullSecrets"]
+    assert ("secrets", NAMESPACE, secret["name"]) in cluster.objects
+
+
+def test_a_release_is_upgraded_and_keys_rotate(first_steps: str, shell: Shell, cluster: Cluster) -> None:
+    shell.run(commands("Upgrade", with_="kubectl"), REGISTRY="registry.example.com")
+    service = cluster.objects["deployments", NAMESPACE, "fraud-detection"]["spec"]["template"]["spec"]
+    assert service["containers"][0]["image"].endswith("fraud_detection:release-13")
+    with (shell.folder / "secrets" / "api-keys").open("a") as file:
+        file.write("another\n")
+    said = shell.run(commands("Rotate keys", with_="kubectl"))
+    assert "statefulset.apps/bridge restarted" in said
+    kept = cluster.objects["secrets", NAMESPACE, "api-keys"]["data"]
+    assert set(kept) == {"api-keys", "api-key"}
+
+
+def test_a_misspelt_manifest_would_be_refused(shell: Shell) -> None:
+    shell.run("kubectl create namespace fraud-detection")
+    file = shell.folder / "configs" / "kubernetes" / "bridge.yaml"
+    file.write_text(file.read_text().replace("podManagementPolicy", "podManagementPolize"))
+    with pytest.raises(AssertionError, match="podManagementPolize"):
+        shell.run("kubectl apply -k configs/kubernetes")
+
+
+@pytest.mark.parametrize(
+    "overlay", sorted(path.parent.name for path in manifests.FOLDER.glob("*/kustomization.yaml"))
+)
+def test_every_variant_is_applied(shell: Shell, cluster: Cluster, overlay: str) -> None:
+    shell.run("kubectl create namespace fraud-detection")
+    with (shell.folder / "configs" / "kubernetes" / "kustomization.yaml").open("a") as file:
+        file.write(f"components: [{overlay}]\n")
+    shell.run("kubectl apply -k configs/kubernetes")
+    shell.run("kubectl apply -k configs/kubernetes")  # again: nothing to change is no fault
+    assert len(cluster.objects) > len(manifests.MANIFESTS)
