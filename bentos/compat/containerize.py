@@ -12,9 +12,13 @@ import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
+import click
 from bentoml_cli.containerize import containerize_command as _bentoml_command
+
+from bentos.compat.assumptions import require
+from bentos.errors import StartError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +44,28 @@ def _inside_project(build: Callable[P, T]) -> Callable[P, T]:
     return command
 
 
+def check_assumptions() -> None:
+    """Return if BentoML's command can be wrapped as `containerize_command` is.
+
+    Raises
+    ------
+    BrokenAssumptionError
+        If it cannot: an image would be refused again.
+    """
+    require(
+        "bentoml",
+        "`bentoml_cli.containerize.containerize_command` is a command of click's with a callback",
+        callable(_bentoml_command.callback),
+    )
+
+
+def _containerize(*arguments: Any, **options: Any) -> object:  # noqa: ANN401  # BentoML's flags
+    try:
+        check_assumptions()  # here, and not at import: every other command of BentoML's must go on working
+    except StartError as error:
+        raise click.ClickException(str(error)) from error
+    return _inside_project(cast("Callable[..., object]", _bentoml_command.callback))(*arguments, **options)
+
+
 containerize_command = copy.copy(_bentoml_command)
-if _bentoml_command.callback is not None:
-    containerize_command.callback = _inside_project(_bentoml_command.callback)
+containerize_command.callback = _containerize

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bentos.compat import (
     bounded_optimizer,
     bulk_histogram,
+    gc_freeze,
     graceful_shutdown,
     metrics_dir,
     model_store,
@@ -18,6 +19,7 @@ from bentos.compat import (
 WORKAROUNDS = (
     bounded_optimizer,
     bulk_histogram,
+    gc_freeze,
     graceful_shutdown,
     metrics_dir,
     model_store,
@@ -30,7 +32,7 @@ WORKAROUNDS = (
 
 
 def check_all_assumptions() -> None:
-    """Return if BentoML, uvicorn and prometheus_client work as all workarounds take for granted.
+    """Return if BentoML, Starlette, uvicorn and prometheus_client work as all workarounds take for granted.
 
     Raises
     ------

@@ -3,12 +3,14 @@
 uvicorn (0.54) with httptools limits neither the size of a request's head nor the time it takes, never closes
 a connection that sends nothing, drops the body of a request that offers ``Upgrade: h2c`` (as Java's client
 and ``curl --http2`` do), and answers what is not HTTP in plain text. Its ``limit_concurrency`` refuses
-requests but closes no connection.
+requests but closes no connection, and it keeps a connection for as long as its caller likes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -18,12 +20,14 @@ import httptools
 import msgspec
 import uvicorn.config
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from bentos.compat.assumptions import require
 from bentos.compat.uvicorn_single_write import CorkedProtocol
 
 SWEEP_INTERVAL_S = 1.0
+# A connection ends between this share of its greatest age and the whole: not all at the same moment.
+LEAST_SHARE = 0.8
 UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 USED = (
     "_unset_keepalive_if_required",
@@ -45,6 +49,8 @@ class ConnectionLimits:
         Largest head of a request.
     header_timeout_s : float
         Time a head may take to arrive, and an idle connection to begin one.
+    max_age_s : float
+        A connection older than this ends with its next answer, so that its caller may meet another replica.
     retry_after_s : int
         For callers that are refused.
     on_refusal : callable
@@ -54,6 +60,7 @@ class ConnectionLimits:
     max_connections: int
     max_header_bytes: int
     header_timeout_s: float
+    max_age_s: float
     retry_after_s: int
     on_refusal: Callable[[str], None]
 
@@ -100,10 +107,13 @@ class LimitedProtocol(CorkedProtocol):
         self._head_bytes = 0
         self._is_upgrading = False
         self._unsent = 0
+        self._ends_at = 0.0
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        share = random.uniform(LEAST_SHARE, 1.0)  # noqa: S311  # nothing to guess
+        self._ends_at = self.loop.time() + share * self.limits.max_age_s
         if len(self.connections) > self.limits.max_connections:
             oldest = self.deadlines.oldest()
             if oldest is None:
@@ -156,6 +166,8 @@ class LimitedProtocol(CorkedProtocol):
             self._refuse_head()
             return
         super().on_headers_complete()
+        if self.cycle is not None and self.loop.time() >= self._ends_at:
+            self.cycle.keep_alive = False  # its answer will say `Connection: close`
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -240,6 +252,8 @@ def check_assumptions() -> None:
     """
     holds = all(callable(getattr(HttpToolsProtocol, name, None)) for name in USED)
     require("uvicorn", f"its protocol for httptools has the methods {', '.join(USED)}", holds)
+    is_kept = "keep_alive" in inspect.signature(RequestResponseCycle).parameters
+    require("uvicorn", "`RequestResponseCycle.keep_alive` says whether a connection is kept", is_kept)
 
 
 def install(limits: ConnectionLimits) -> None:

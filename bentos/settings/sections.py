@@ -58,6 +58,12 @@ class ConnectionSettings(Section):
     header_timeout_s: float = Field(
         10.0, gt=0, description="Time a head may take to arrive, s; then 408. Idle connections close as well."
     )
+    max_age_s: float = Field(
+        60.0,
+        gt=0,
+        description="Age at which a connection ends with its next answer (`Connection: close`), s: callers "
+        "that keep theirs reach replicas that were added.",
+    )
 
 
 class GatewaySettings(Section):

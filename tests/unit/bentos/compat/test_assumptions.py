@@ -13,7 +13,7 @@ from bentoml._internal.marshal import dispatcher as dispatcher_module
 from bentoml._internal.marshal.dispatcher import CorkDispatcher
 from prometheus_client import CollectorRegistry, Histogram
 
-from bentos.compat import bulk_histogram, metrics_dir
+from bentos.compat import bulk_histogram, gc_freeze, metrics_dir, uvicorn_limits
 from bentos.compat.assumptions import BrokenAssumptionError
 from bentos.compat.bounded_optimizer import BoundedOptimizer, bound_wait
 from bentos.compat.bulk_histogram import BulkHistogram
@@ -60,6 +60,23 @@ def test_a_library_that_changed_stops_the_start(
 def test_a_dispatcher_without_a_wait_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatcher_module, "Optimizer", lambda max_latency: SimpleNamespace(wait=0))
     with pytest.raises(BrokenAssumptionError, match="bentoml"):
+        check_all_assumptions()
+
+
+def test_a_life_cycle_that_says_something_else_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def started(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.started"})
+
+    monkeypatch.setattr(gc_freeze, "Starlette", lambda: started)
+    with pytest.raises(BrokenAssumptionError, match=r"^starlette [0-9.]+ does not fit"):
+        check_all_assumptions()
+
+
+def test_a_cycle_that_does_not_know_whether_it_is_kept_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uvicorn_limits, "RequestResponseCycle", lambda scope: None)
+    with pytest.raises(BrokenAssumptionError, match="uvicorn"):
         check_all_assumptions()
 
 

@@ -1,12 +1,15 @@
 """``bentoml containerize`` with the project's own Dockerfile template: the way round BentoML's defect."""
 
+import copy
 import tempfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import click
 import pytest
 from bentoml._internal.utils.filesystem import resolve_user_filepath
 
+from bentos.compat import containerize
 from bentos.compat.containerize import _bentoml_command, _inside_project, containerize_command
 
 
@@ -55,3 +58,11 @@ def test_what_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         _inside_project(build)()
     assert tempfile.gettempdir() == before
     assert list((tmp_path / "build").iterdir()) == []
+
+
+def test_a_command_that_cannot_be_wrapped_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = copy.copy(_bentoml_command)
+    changed.callback = None
+    monkeypatch.setattr(containerize, "_bentoml_command", changed)
+    with pytest.raises(click.ClickException, match=r"^bentoml [0-9.]+ does not fit"):
+        containerize_command.callback(bento_tag="fraud_detection:latest")

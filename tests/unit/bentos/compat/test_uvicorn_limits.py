@@ -57,7 +57,13 @@ async def serving(**limits: Any) -> AsyncIterator[Server]:
         deadlines = HeadDeadlines()
 
     Protocol.limits = ConnectionLimits(
-        **{"max_connections": 20, "max_header_bytes": 4096, "header_timeout_s": 0.4, **limits},
+        **{
+            "max_connections": 20,
+            "max_header_bytes": 4096,
+            "header_timeout_s": 0.4,
+            "max_age_s": 60.0,
+            **limits,
+        },
         retry_after_s=3,
         on_refusal=lambda reason: server.refused.update([reason]),
     )
@@ -153,6 +159,17 @@ async def test_busy_connections_are_not_closed_for_new_ones() -> None:
         assert server.refused == {"too_many_connections": 1}
 
 
+async def test_a_connection_of_age_ends_with_its_next_answer_and_says_so() -> None:
+    async with serving(max_age_s=0.3, header_timeout_s=5) as server:
+        young = await server.exchange(post("one"), post("two", CLOSE))
+        assert young.count(b"connection: close") == 1, "only where the caller asked for it"
+        aged = await server.exchange(post("one"), "", post("two"), "", pause_s=0.2)
+        first, second = aged.split(b"HTTP/1.1 200")[1:]
+        assert b"connection: close" not in first and b"connection: close" in second
+        assert second.endswith(b"two"), "the answer is whole"
+        assert not server.refused
+
+
 async def test_an_answer_leaves_in_one_write() -> None:
     """What `CorkedTransport` takes for granted: uvicorn writes a head, then a body."""
     written: list[bytes] = []
@@ -164,7 +181,7 @@ async def test_an_answer_leaves_in_one_write() -> None:
             recorder.write = lambda data: (written.append(data), write(data))
             super().connection_made(recorder)
 
-    Recording.limits = ConnectionLimits(5, 4096, 5.0, 1, lambda _: None)
+    Recording.limits = ConnectionLimits(5, 4096, 5.0, 60.0, 1, lambda _: None)
     config = uvicorn.Config(echo, http=Recording, port=free_tcp_port(), log_level="critical", lifespan="off")
     running = uvicorn.Server(config)
     task = asyncio.create_task(running.serve())
