@@ -1,7 +1,7 @@
 """Gives uvicorn the password of the TLS key, and certificates that changed, without a restart.
 
 BentoML (1.4.40) passes the password to its workers as an argument, which every user of the machine can read
-in the list of processes; uvicorn (0.54) reads certificate and key once.
+in the list of processes; uvicorn (0.54) reads certificate, key and the clients' CA once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn.config
@@ -23,29 +23,44 @@ Password = Callable[[], str | None]
 
 @dataclass
 class ServedCertificate:
-    """A certificate with its key, and the context that connections get it from."""
+    """What new connections of a port are secured with: made again, as a whole, when a file changes.
 
-    context: ssl.SSLContext
+    An `ssl.SSLContext` cannot forget a CA that it has loaded, so there is a new one; the context that uvicorn
+    listens with hands each connection over to it.
+    """
+
+    make: Callable[[], ssl.SSLContext]
     certificate: str
     key: str | None
+    client_ca: str | None
     password: Password
-    stamp: tuple[object, ...] = ()
+    context: ssl.SSLContext = field(init=False)
+    stamp: tuple[object, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stamp = self._stamp()
+        self.context = self.make()
 
     def reload_if_changed(self) -> None:
-        """Load certificate and key again if a file has changed; a pair that does not fit is not taken."""
-        stamp = tuple(_stamp(path) for path in (self.certificate, self.key or self.certificate))
+        """Make the context again if a file has changed; files that do not fit together are not taken."""
+        stamp = self._stamp()
         if stamp == self.stamp:
             return
-        before, self.stamp = self.stamp, stamp
-        if not before:
-            return  # as uvicorn has loaded it
+        self.stamp = stamp
         try:
             load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self.certificate, self.key, self.password())
-            load_pair(self.context, self.certificate, self.key, self.password())
+            self.context = self.make()
         except (OSError, ssl.SSLError) as error:
             log.error("The new certificate cannot be used, the one before stays: %s", error)
         else:
             log.info("A new certificate is in use.")
+
+    def hand_over(self, connection: ssl.SSLObject, *_: object) -> None:
+        """Secure a connection that has just said hello with what is served now."""
+        connection.context = self.context
+
+    def _stamp(self) -> tuple[object, ...]:
+        return tuple(_stamp(path) for path in (self.certificate, self.key, self.client_ca) if path)
 
 
 _served: list[ServedCertificate] = []
@@ -71,9 +86,14 @@ def install(password: Password) -> None:
     original = uvicorn.config.create_ssl_context
 
     def create(**options: Any) -> ssl.SSLContext:  # noqa: ANN401  # uvicorn's
-        context = original(**{**options, "password": password() or options.get("password")})
-        served = ServedCertificate(context, str(options["certfile"]), options.get("keyfile"), password)
-        served.reload_if_changed()
+        def make() -> ssl.SSLContext:
+            return original(**{**options, "password": password() or options.get("password")})
+
+        served = ServedCertificate(
+            make, str(options["certfile"]), options.get("keyfile"), options.get("ca_certs"), password
+        )
+        context = served.context
+        context.sni_callback = served.hand_over
         _served.append(served)
         return context
 
