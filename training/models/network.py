@@ -88,25 +88,32 @@ class Attribution(nn.Module):
     """Signed contribution of each raw feature to the log-odds of the score: integrated gradients.
 
     The path runs from the average transaction (all inputs 0) to the transaction, so the contributions sum to
-    about the difference of the two log-odds (Sundararajan et al. 2017). The backward pass is written out:
-    exporters know no autograd.
+    about the difference of the two log-odds (Sundararajan et al. 2017). The last column, the base value, is
+    the log-odds of the average transaction. The backward pass is written out: exporters know no autograd.
     """
+
+    base: Tensor
 
     def __init__(self, network: FraudNetwork, steps: int = 8) -> None:
         super().__init__()
         self.preprocessing = network.preprocessing
         self.steps = steps
-        self.members = nn.ModuleList(FoldedMember(member) for member in network.members)
+        folded = [FoldedMember(member) for member in network.members]
+        self.members = nn.ModuleList(folded)
+        average = torch.zeros(1, len(network.preprocessing.mean))
+        logits = torch.cat([member.logit(average) for member in folded], dim=1)  # [1, members]
+        self.register_buffer("base", torch.mean(logits) + network.shift)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return contributions [n, 30] for raw features [n, 30]."""
+        """Return contributions and base value [n, 31] for raw features [n, 30]."""
         inputs: Tensor = self.preprocessing(features)
         total = torch.zeros_like(inputs)
         for step in range(self.steps):
             point = inputs * ((step + 0.5) / self.steps)
             for member in self.members:
                 total = total + member(point)
-        return torch.mul(inputs, total) / (self.steps * len(self.members))
+        contributions = torch.mul(inputs, total) / (self.steps * len(self.members))
+        return torch.cat([contributions, torch.zeros_like(contributions[:, :1]) + self.base], dim=1)
 
 
 class FoldedMember(nn.Module):
@@ -117,6 +124,13 @@ class FoldedMember(nn.Module):
         layers = fold_batch_norm(member)
         self.weights = nn.ParameterList(layer.weight for layer in layers)
         self.biases = nn.ParameterList(layer.bias for layer in layers)
+
+    @torch.no_grad()
+    def logit(self, inputs: Tensor) -> Tensor:
+        """Return the logit [n, 1] at standardised inputs [n, 30]."""
+        for weight, bias in zip(list(self.weights)[:-1], list(self.biases)[:-1], strict=True):
+            inputs = torch.relu(inputs @ weight.T + bias)  # [n, units]
+        return nn.functional.linear(inputs, self.weights[-1], self.biases[-1])
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the gradient [n, 30] of the logit at standardised inputs [n, 30]."""

@@ -14,7 +14,7 @@ OPSET = 18
 
 
 def export_onnx(network: FraudNetwork, folder: Path) -> tuple[Path, Path]:
-    """Write ``model.onnx`` (gives ``score``) and ``attribution.onnx`` (gives ``contributions``)."""
+    """Write ``model.onnx`` (gives ``score``) and ``attribution.onnx`` (gives ``contributions`` [n, 31])."""
     score = folder / "model.onnx"
     attribution = folder / "attribution.onnx"
     _export(network, score, "score")

@@ -87,5 +87,6 @@ def _mean_contributions(training: TrainingResult) -> dict[str, float]:
         some = rng.permutation(rows)[:ATTRIBUTED_ROWS]
         with torch.no_grad():
             attribution = Attribution(training.fitted.network.module)
-            means.append(attribution(torch.from_numpy(training.test.features[some])).abs().mean(0).numpy())
+            contributions = attribution(torch.from_numpy(training.test.features[some]))[:, : len(FEATURES)]
+            means.append(contributions.abs().mean(0).numpy())
     return dict(zip(FEATURES, ((means[0] + means[1]) / 2).tolist(), strict=True))

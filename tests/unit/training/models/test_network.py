@@ -84,14 +84,17 @@ def test_written_out_gradient_is_that_of_autograd(network, features):
 def test_contributions_add_up_to_the_difference_from_the_average_transaction(network, features):
     with torch.no_grad():
         batch = torch.from_numpy(features)
-        total = Attribution(network, steps=64)(batch).sum(1)
+        attribution = Attribution(network, steps=64)(batch)
         base = sum(member(torch.zeros(1, 30)) for member in network.members).item() / 2 - 2.0
-        assert torch.allclose(total, network.logits(batch) - base, atol=0.05)
+        assert attribution[:, 30].numpy() == pytest.approx(base, abs=1e-5), (
+            "the average transaction's log-odds"
+        )
+        assert torch.allclose(attribution.sum(1), network.logits(batch), atol=0.05)
 
 
 def test_onnx_attribution_is_that_of_torch(network, exported, features):
     found = session(exported[1]).run(["contributions"], {"features": features})[0]
-    assert found.shape == features.shape
+    assert found.shape == (len(features), 31)
     with torch.no_grad():
         assert found == pytest.approx(Attribution(network)(torch.from_numpy(features)).numpy(), abs=1e-4)
 
