@@ -85,7 +85,8 @@ def test_the_bento_serves_what_was_packed_whatever_becomes_active_in_the_store(
     shutil.copytree(built_home, home)
     store_release(home, "9", is_other=True)
     write_record(home, active="9")
-    options: dict[str, Any] = {"target": ["fraud_detection:latest"], "cwd": tmp_path}
+    tag = (home / "bentos" / "fraud_detection" / "latest").read_text()
+    options: dict[str, Any] = {"target": [f"fraud_detection:{tag}"], "cwd": tmp_path}
     with service(home, tmp_path / "service.log", **options) as bento:
         for active in ("7", "9"):
             write_record(home, active=active)

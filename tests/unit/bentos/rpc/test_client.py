@@ -11,9 +11,6 @@ import pytest
 from bentos.errors import RunnerUnavailableError, ScoringFailedError
 from bentos.rpc.client import RunnerClient
 
-# A loop ends here while probes of runners that misbehave are under way; asyncio warns of their sockets.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ROW = bytes(120)
 SCORE = np.array([0.25], "<f4").tobytes()
@@ -52,8 +49,9 @@ async def runner(handler: Handler, socket: Path) -> AsyncIterator[RunnerClient]:
         yield client
     finally:
         client.close()
+        # Connections that were just made are accepted first: a server that has closed would leave them open.
+        await asyncio.sleep(0.02)
         server.close()
-        await asyncio.sleep(0.02)  # probes that were under way are accepted before they end
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
