@@ -6,7 +6,8 @@
 
 Serves the active release of the BentoML store with plain ``bentoml serve``. Servers take turns within each
 round, so that a busy machine slows all of them; medians over the rounds. The load generator shares the
-machine.
+machine. Two more servers show what the service's own paths buy: itself with the gathering in the gateway
+switched off, and the same two models composed as BentoML's documentation does it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 SIZES = (1, 100, 300, 1000)
 CONNECTIONS = 64
 LIST_CONNECTIONS = 8
+PLAIN, ALONE = "plain BentoML", "ours without gathering"
+# Every request goes to the runners by itself, so that only BentoML's adaptive batching gathers.
+WITHOUT_GATHERING = {
+    "SERVING__GATEWAY__MAX_BATCH_ROWS": "1",
+    "SERVING__GATEWAY__GATHER_ROWS": "1",
+    "SERVING__GATEWAY__MAX_BATCHES_IN_FLIGHT": "1000",
+}
 
 
 def main() -> None:
@@ -47,13 +55,17 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine(), "options": vars(options), "load_generator": generator()}
     with ExitStack() as stack:
         ours, result["ready_s"] = stack.enter_context(our_server(options.port))
-        originals = {
+        others = {
             f"original {name}": stack.enter_context(original_server(name, options.port + 1 + number))
             for number, name in enumerate(VARIANTS)
         }
-        warm_up([ours.url, *(original.url for original in originals.values())])
+        others[ALONE], _ = stack.enter_context(our_server(options.port + 3, variables=WITHOUT_GATHERING))
+        others[PLAIN], _ = stack.enter_context(
+            our_server(options.port + 4, "benchmarks.serving_plain:PlainFraudDetection")
+        )
+        warm_up([ours.url, *(other.url for other in others.values())])
         result["memory_before_mib"] = ours.memory_mib()
-        result["rounds"] = [one_round(ours, originals, options.seconds) for _ in range(options.rounds)]
+        result["rounds"] = [one_round(ours, others, options.seconds) for _ in range(options.rounds)]
         if options.soak_minutes:
             result["soak"] = soak(ours, options.soak_minutes)
         result["memory_after_mib"] = ours.memory_mib()
@@ -72,7 +84,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each load (default 5)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
     parser.add_argument("--soak-minutes", type=float, default=0.0, help="steady load for memory (default 0)")
-    parser.add_argument("--port", type=int, default=3400, help="first of three free ports (default 3400)")
+    parser.add_argument("--port", type=int, default=3400, help="first of five free ports (default 3400)")
     return parser.parse_args()
 
 
@@ -116,12 +128,13 @@ class Server:
 
 
 @contextmanager
-def server(command: list[str], url: str, probe: str) -> Iterator[tuple[Server, float]]:
+def server(
+    command: list[str], url: str, probe: str, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[Server, float]]:
     """Start a server; yield it with the seconds until `probe` answered."""
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, env={**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
-    )
+    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True", **(variables or {})}
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
     try:
         while not answers(probe):
             if process.poll() is not None or time.perf_counter() - started > 300:
@@ -133,11 +146,14 @@ def server(command: list[str], url: str, probe: str) -> Iterator[tuple[Server, f
         process.wait(30)
 
 
-def our_server(port: int) -> AbstractContextManager[tuple[Server, float]]:
-    """Serve the active release as a user would."""
+def our_server(
+    port: int, service: str = ".", variables: Mapping[str, str] | None = None
+) -> AbstractContextManager[tuple[Server, float]]:
+    """Serve the active release as a user would, with settings of its own or by another service."""
     bentoml = str(Path(sys.executable).parent / "bentoml")
-    command = [bentoml, "serve", "--host", "127.0.0.1", "--port", str(port)]
-    return server(command, f"http://127.0.0.1:{port}/classify", f"http://127.0.0.1:{port}/readyz")
+    command = [bentoml, "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    return server(command, f"{url}/classify", f"{url}/readyz", variables)
 
 
 @contextmanager
@@ -176,18 +192,17 @@ def warm_up(urls: list[str]) -> None:
     """Let every server do everything once before it counts."""
     for url in urls:
         put_load(url, bodies(1), CONNECTIONS, 1)
-        if url.endswith("/classify"):
-            put_load(url, bodies(1000), LIST_CONNECTIONS, 1)
+    put_load(urls[0], bodies(1000), LIST_CONNECTIONS, 1)
 
 
-def one_round(ours: Server, originals: dict[str, Server], seconds: float) -> dict[str, Any]:
+def one_round(ours: Server, others: dict[str, Server], seconds: float) -> dict[str, Any]:
     """Return one measurement of everything."""
     measured: dict[str, Any] = {}
 
     def measure(name: str, asked: Server, rows: int, connections: int, length: float = seconds) -> None:
         before = asked.cpu_s()
         load = put_load(asked.url, bodies(rows), connections, length)
-        cpu_us = (asked.cpu_s() - before) / load.requests * 1e6
+        cpu_us = (asked.cpu_s() - before) / max(1, load.requests) * 1e6
         measured[name] = {
             **vars(load),
             "per_second": load.per_second,
@@ -197,11 +212,11 @@ def one_round(ours: Server, originals: dict[str, Server], seconds: float) -> dic
 
     measure("ours, before the burst, 1 connection", ours, 1, 1, 2)
     measure("ours, 64 connections", ours, 1, CONNECTIONS)
-    for name, original in originals.items():
-        measure(f"{name}, 64 connections", original, 1, CONNECTIONS)
+    for name, other in others.items():
+        measure(f"{name}, 64 connections", other, 1, CONNECTIONS)
     measure("ours, after the burst, 1 connection", ours, 1, 1, 2)
-    for name, original in originals.items():
-        measure(f"{name}, 1 connection", original, 1, 1, 2)
+    for name, other in others.items():
+        measure(f"{name}, 1 connection", other, 1, 1, 2)
     for rows in SIZES[1:]:
         measure(f"ours, lists of {rows}", ours, rows, LIST_CONNECTIONS, max(2.0, seconds / 2))
     return measured
@@ -259,7 +274,9 @@ def summary(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
         return median(lambda r: r[f"ours, lists of {size}"]["rows_per_second"])
 
     flat = [rows(size) for size in SIZES[1:]]
-    failed = sum(load["failed"] for measured in rounds for name, load in measured.items() if "ours" in name)
+    failed = sum(
+        load["failed"] for measured in rounds for name, load in measured.items() if name.startswith("ours,")
+    )
     before, after = "ours, before the burst, 1 connection", "ours, after the burst, 1 connection"
     return {
         "processor time of a single request against the original's, at 64 connections": {
@@ -276,6 +293,11 @@ def summary(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "reached": ratio("original tuned"),
             "target": ">= 2.5",
         },
+        "... against a plain BentoML composition of the same models": {
+            "reached": ratio(PLAIN),
+            "target": "",
+        },
+        "... against itself without gathering in the gateway": {"reached": ratio(ALONE), "target": ""},
         "requests per second, 64 connections": {
             "reached": median(lambda r: r["ours, 64 connections"]["per_second"]),
             "target": "",
@@ -330,7 +352,7 @@ def show(result: dict[str, Any]) -> None:
 
 
 def plot(result: dict[str, Any], file: Path) -> None:
-    """Draw requests per second of the three servers, and rows per second over the list's length."""
+    """Draw requests per second of all servers, and rows per second over the list's length."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -338,10 +360,12 @@ def plot(result: dict[str, Any], file: Path) -> None:
 
     rounds = result["rounds"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
-    names = ["original plain", "original tuned", "ours"]
+    names = ["original plain", PLAIN, "original tuned", ALONE, "ours"]
     speeds = [[measured[f"{name}, 64 connections"]["per_second"] for measured in rounds] for name in names]
     left.barh(
-        names, [statistics.median(values) for values in speeds], color=["#999999", "#777777", "#1f77b4"]
+        names,
+        [statistics.median(values) for values in speeds],
+        color=["#999999", "#bbbbbb", "#777777", "#85b4d4", "#1f77b4"],
     )
     for place, values in enumerate(speeds):
         left.plot(values, [place] * len(values), "k|")

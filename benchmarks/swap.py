@@ -164,38 +164,54 @@ class Asking:
         self._url = url
         self.bodies = bodies_of(expected)
         self._accepted = [pair_text(release) for release in expected.releases]
-        self._loads: list[Load] = []
+        self._windows: list[tuple[float, float, Load]] = []
 
     def window(self, seconds: float) -> Load:
         """Ask for so long."""
-        self._loads.append(put_load(self._url, self.bodies, CONNECTIONS, seconds, self._accepted))
-        return self._loads[-1]
+        began = time.time()
+        load = put_load(self._url, self.bodies, CONNECTIONS, seconds, self._accepted)
+        self._windows.append((began, time.time(), load))
+        return load
+
+    def worst_p99_ms(self, start: float, end: float) -> float:
+        """Return the greatest p99 of the windows that touch a span of Unix time; NaN if none does."""
+        touching = [load.p99_ms for began, ended, load in self._windows if began < end and ended > start]
+        return max(touching, default=float("nan"))
 
     def totals(self) -> dict[str, int]:
         """Return the sums over all windows."""
         return {
-            name: sum(getattr(load, name) for load in self._loads)
+            name: sum(getattr(load, name) for _, _, load in self._windows)
             for name in ("requests", "failed", "foreign")
         }
 
 
 def swap(url: str, expected: Expected, number: int, load: Asking) -> dict[str, float]:
-    """Change to the other release once; return how long it took and what it did to the latency."""
+    """Change to the other release once; return how long it took and what it did to the latency.
+
+    Around the swap means the two seconds after the store names the other release: both models are loaded,
+    answers change over, the old pair is dropped. The command goes on running meanwhile, on the same cores.
+    """
     before = load.window(WINDOW_S)
     target = expected.releases[(number + 1) % 2]
     command = ["promote", target, "--force"] if number % 2 == 0 else ["rollback"]
     watch = Watch(url, target)
     promoted = threading.Thread(target=watch.run, args=(command,))
+    began = time.time()
     promoted.start()
-    while not watch.is_recorded():
+    while time.time() < watch.recorded_at() + WINDOW_S:
+        if not promoted.is_alive() and watch.recorded_at() == float("inf"):
+            raise SystemExit(f"{' '.join(command)} changed nothing in the store.")
         load.window(1.0)
-    around = load.window(WINDOW_S)
+    recorded = watch.recorded_at()
     promoted.join()
     after = load.window(WINDOW_S)
     return {
         "seconds": watch.seconds,
+        "seconds_from_record": watch.seconds_from_record,
         "p99_before_ms": before.p99_ms,
-        "p99_around_ms": around.p99_ms,
+        "p99_command_ms": load.worst_p99_ms(began, recorded - 1.0),
+        "p99_around_ms": load.worst_p99_ms(recorded, recorded + WINDOW_S),
         "p99_after_ms": after.p99_ms,
     }
 
@@ -206,12 +222,13 @@ class Watch:
     def __init__(self, url: str, target: str) -> None:
         self._url, self._target = url, target
         self._record = Path(os.environ["BENTOML_HOME"], "models", "fraud_releases.json")
-        self._stamp = self._record.stat().st_mtime_ns
-        self.seconds = float("nan")
+        self._recorded_before = self._record.stat().st_mtime
+        self.seconds = self.seconds_from_record = float("nan")
 
-    def is_recorded(self) -> bool:
-        """Say whether the store names another release."""
-        return self._record.stat().st_mtime_ns != self._stamp
+    def recorded_at(self) -> float:
+        """Return the Unix time at which the store named another release; infinity if it has not yet."""
+        recorded = self._record.stat().st_mtime
+        return float("inf") if recorded == self._recorded_before else recorded
 
     def run(self, command: list[str]) -> None:
         """Run the command and wait for the release's first answer; negative: it came before the end."""
@@ -219,16 +236,17 @@ class Watch:
         looker = threading.Thread(target=self._look, args=(first,))
         looker.start()
         train({}, *command)
-        ended = time.perf_counter()
+        ended = time.time()
         looker.join()
         self.seconds = first[0] - ended
+        self.seconds_from_record = first[0] - self.recorded_at()
 
     def _look(self, first: list[float]) -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with urllib.request.urlopen(f"{self._url}/info", timeout=10) as answer:
                 if json.load(answer)["release"] == self._target:
-                    first.append(time.perf_counter())
+                    first.append(time.time())
                     return
             time.sleep(0.02)
         raise SystemExit(f"release {self._target} was not served within 120 s")
@@ -246,7 +264,12 @@ def show(result: dict[str, Any]) -> None:
         ("scores off by more than 1e-6", f"{checked['off']} of {checked['scores']:,}", "0"),
         ("bridge: decisions mixed or off", f"{bridge.get('wrong')} of {bridge.get('decisions', 0):,}", "0"),
         ("bridge: dead letters", f"{bridge.get('dead_letters')}", "0"),
-        ("seconds to the first answer, most", f"{max(one['seconds'] for one in swaps):.2f}", "<= 5"),
+        (
+            "seconds from promote's end to the first answer, most",
+            f"{max(one['seconds'] for one in swaps):.2f}",
+            "<= 5",
+        ),
+        ("... from the store's record, most", f"{max(one['seconds_from_record'] for one in swaps):.2f}", ""),
         ("p99 around a swap against before, median", f"{statistics.median(slower):.2f}", "<= 2"),
         ("... the most of all swaps", f"{max(slower):.2f}", ""),
         ("memory after against before", f"{memory['after'] / memory['before'] - 1:+.1%}", "<= +5 %"),
