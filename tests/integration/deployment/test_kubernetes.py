@@ -117,12 +117,28 @@ class Kustomization(Strict):
     configMapGenerator: list[dict[str, Any]]  # noqa: N815
 
 
+class Component(Strict):
+    """kustomization.yaml of a component."""
+
+    apiVersion: Literal["kustomize.config.k8s.io/v1alpha1"]  # noqa: N815
+    kind: Literal["Component"]
+    resources: list[str]
+
+
 def documents(name: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((FOLDER / name).read_text()))
 
 
 KUSTOMIZATION = Kustomization.model_validate(documents("kustomization.yaml")[0])
-MANIFESTS = [document for name in KUSTOMIZATION.resources for document in documents(name)]
+BASE = [document for name in KUSTOMIZATION.resources for document in documents(name)]
+# Beside the base, for those who want them.
+COMPONENTS = ("monitor", "shadow")
+MANIFESTS = BASE + [
+    document
+    for component in COMPONENTS
+    for name in Component.model_validate(documents(f"{component}/kustomization.yaml")[0]).resources
+    for document in documents(f"{component}/{name}")
+]
 # Applied by hand once; read by Prometheus.
 LOADER = documents("loader.yaml")[0]
 SCRAPE = yaml.safe_load((FOLDER / "prometheus-scrape.yml").read_text())["scrape_configs"]
@@ -201,12 +217,34 @@ def test_every_file_is_part_of_the_kustomization() -> None:
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, which holds kustomize")
 def test_kustomize_puts_it_together() -> None:
-    done = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    made = list(yaml.safe_load_all(done.stdout))
-    assert len(made) == len(MANIFESTS) + len(KUSTOMIZATION.configMapGenerator)
+    made = kustomize(FOLDER)
+    assert len(made) == len(BASE) + len(KUSTOMIZATION.configMapGenerator)
     names = {one["metadata"].get("namespace", one["metadata"]["name"]) for one in made}
     assert names == {KUSTOMIZATION.namespace}
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl, which holds kustomize")
+def test_kustomize_adds_monitor_and_shadow(tmp_path: Path) -> None:
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(FOLDER, folder)
+    with (folder / "kustomization.yaml").open("a") as file:
+        file.write("components: [store-volume, monitor, shadow]\n")
+    made = kustomize(folder)
+    claim = 1  # of store-volume
+    assert len(made) == len(MANIFESTS) + len(KUSTOMIZATION.configMapGenerator) + claim
+    parts = {(one["kind"], one["metadata"]["name"]): one for one in made}
+    pod = parts["StatefulSet", "monitor"]["spec"]["template"]["spec"]
+    image = next(one for one in KUSTOMIZATION.images if one.name == "fraud-detection-monitor")
+    assert pod["containers"][0]["image"] == f"{image.newName}:{image.newTag}"
+    # The generated name, with its hash, has reached the component too.
+    assert pod["containers"][0]["envFrom"][0]["configMapRef"]["name"].startswith("bridge-")
+
+
+def kustomize(folder: Path) -> list[dict[str, Any]]:
+    """Return what ``kubectl apply -k`` would send."""
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
 
 
 def test_images_are_the_ones_named_and_pinned() -> None:
@@ -230,13 +268,19 @@ def test_pod_is_not_root_and_its_mounts_exist(name: str, template: dict[str, Any
     spec = template["spec"]
     assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == 1034
     assert spec["automountServiceAccountToken"] is False
-    volumes = {volume["name"] for volume in spec.get("volumes", [])}
+    volumes = {volume["name"] for volume in spec.get("volumes", [])} | set(claims_of_its_own(name))
     for container in spec["containers"]:
         assert {mount["name"] for mount in container["volumeMounts"]} == volumes
 
 
+def claims_of_its_own(name: str) -> list[str]:
+    """Return the volumes that each pod of a set gets for itself."""
+    (spec,) = [m["spec"] for m in MANIFESTS if identify(m) == name]
+    return [claim["metadata"]["name"] for claim in spec.get("volumeClaimTemplates", [])]
+
+
 def test_claims_are_made_and_the_loader_fills_what_training_reads() -> None:
-    claims = {m["metadata"]["name"] for m in MANIFESTS if m["kind"] == "PersistentVolumeClaim"}
+    claims = {m["metadata"]["name"] for m in BASE if m["kind"] == "PersistentVolumeClaim"}
     wanted, filled = claimed(dict(pods())["CronJob-training"]["spec"]), claimed(LOADER["spec"])
     assert claims == wanted == filled
     assert LOADER["metadata"]["namespace"] == KUSTOMIZATION.namespace
@@ -311,16 +355,43 @@ def test_key_files_are_where_their_secret_is_mounted() -> None:
 
 
 def test_jobs_are_scraped_under_the_names_that_the_rules_ask_for() -> None:
-    # The monitor is no part of these manifests: its alerts stay silent where nothing is scraped as such.
-    asked = set(re.findall(r'job="(\w+)"', (RULES / "alerts.yml").read_text())) - {"monitor"}
+    asked = set(re.findall(r'job="(\w+)"', (RULES / "alerts.yml").read_text()))
     assert {job["job_name"] for job in SCRAPE} == asked
     for job in SCRAPE:
         assert job["kubernetes_sd_configs"][0]["namespaces"]["names"] == [KUSTOMIZATION.namespace]
-        kept = {rule["source_labels"][0]: rule["regex"] for rule in job["relabel_configs"] if "regex" in rule}
-        name = behind({"app.kubernetes.io/name": kept["__meta_kubernetes_pod_label_app_kubernetes_io_name"]})
-        ports = {one["name"] for one in dict(containers())[name]["ports"]}
-        assert kept["__meta_kubernetes_pod_container_port_name"] in ports
+        rules = job["relabel_configs"]
+        kept = {one["source_labels"][0]: one["regex"] for one in rules if one.get("action") == "keep"}
+        scraped = re.compile(kept["__meta_kubernetes_pod_label_app_kubernetes_io_name"])
+        names = [label for label in app_labels() if scraped.fullmatch(label)]
+        assert names
+        for label in names:
+            ports = {one["name"] for one in dict(containers())[behind({APP: label})]["ports"]}
+            assert kept["__meta_kubernetes_pod_container_port_name"] in ports
+            environments = {environment(rules, label), "fraud-detection-shadow"}
+            assert len(environments) == (1 if label.endswith("-shadow") else 2)
         assert all(not rule.get("target_label", "").startswith("job") for rule in job["relabel_configs"])
+
+
+APP = "app.kubernetes.io/name"
+
+
+def app_labels() -> list[str]:
+    return [template["metadata"]["labels"][APP] for _, template in pods()]
+
+
+def environment(rules: list[dict[str, Any]], label: str) -> str:
+    """Return the label `environment` that the rules give a pod, as Prometheus applies them."""
+    found = ""
+    known = {
+        "__meta_kubernetes_namespace": KUSTOMIZATION.namespace,
+        "__meta_kubernetes_pod_label_app_kubernetes_io_name": label,
+    }
+    for rule in (one for one in rules if one.get("target_label") == "environment"):
+        value = rule.get("separator", ";").join(known[name] for name in rule["source_labels"])
+        match = re.fullmatch(rule.get("regex", "(.*)"), value)
+        if match:
+            found = match.expand(rule.get("replacement", "$1").replace("$1", r"\1"))
+    return found
 
 
 def test_replicas_spread_over_nodes() -> None:
@@ -353,6 +424,7 @@ def test_first_steps_name_one_registry_everywhere(tmp_path: Path) -> None:
     assert {f"{image['newName']}:{image['newTag']}" for image in images} == {
         "registry.bank.test:5000/fraud_detection:release-12",
         "registry.bank.test:5000/fraud-detection-bridge:0.4.2",
+        "registry.bank.test:5000/fraud-detection-monitor:0.4.2",
         "registry.bank.test:5000/fraud-detection-training:0.4.2",
     }
     loader = yaml.safe_load((copied / "loader.yaml").read_text())
