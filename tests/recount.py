@@ -106,7 +106,7 @@ def window(
         "fraud_rate": wilson(len(frauds), len(mine)),
         "cost_saved": _cost_saved(mine, lambda c: c.decisions[role][1] != "approve", cost),
         "reviews": sum(c.decisions[role][1] in {"review", "costly"} for c in mine),
-        "control": _control(mine, is_alarm),
+        "control": _control(mine, role),
         "amount_bands": _bands(mine),
     }
 
@@ -126,18 +126,25 @@ def _cost_saved(mine: Sequence[Case], is_handled: Any, cost: float) -> dict[str,
     return {"value": 1 - share, "low": 1 - share - half, "high": 1 - share + half, "n": len(frauds)}
 
 
-def _control(mine: Sequence[Case], is_alarm: Any) -> dict[str, Any]:
+def _control(mine: Sequence[Case], role: str) -> dict[str, Any]:
     """Weigh each transaction of the sample by what it stands for."""
+
+    def is_alarm(case: Case) -> bool:
+        return case.decisions[role][1] in ALARMS
+
+    def treated(case: Case) -> str:
+        return {"approve": "approved", "costly": "reviewed"}.get(case.decisions[role][1], "alarmed")
+
     sample = [c for c in mine if c.control and c.is_fraud is not None]
     weight = {}
-    for alarmed in (True, False):
-        size = sum(is_alarm(c) == alarmed for c in sample)
-        decided = sum(is_alarm(c) == alarmed for c in mine)
-        weight[alarmed] = decided / size if size else math.nan if decided else 0.0
+    for stratum in ("alarmed", "reviewed", "approved"):
+        size = sum(treated(c) == stratum for c in sample)
+        decided = sum(treated(c) == stratum for c in mine)
+        weight[stratum] = decided / size if size else math.nan if decided else 0.0
     is_known = not any(map(math.isnan, weight.values()))  # a stratum without a sample may hold anything
-    total = math.fsum(weight[is_alarm(c)] for c in sample)
-    frauds = math.fsum(weight[is_alarm(c)] for c in sample if c.is_fraud)
-    caught = math.fsum(weight[True] for c in sample if c.is_fraud and is_alarm(c))
+    total = math.fsum(weight[treated(c)] for c in sample)
+    frauds = math.fsum(weight[treated(c)] for c in sample if c.is_fraud)
+    caught = math.fsum(weight["alarmed"] for c in sample if c.is_fraud and is_alarm(c))
     alarmed = [c for c in sample if is_alarm(c)]
     return {
         "fraud_rate": {"value": frauds / total if is_known else None},

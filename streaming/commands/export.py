@@ -13,6 +13,7 @@ from streaming.commands.topics import find_topic
 from streaming.errors import DataError, SettingsError
 from streaming.labels.export import Exported, collect, export
 from streaming.labels.known_labels import KnownLabels
+from streaming.labels.strata import STRATA
 from streaming.settings.load import Settings
 
 DAY_MS = 24 * 3600 * 1000
@@ -67,11 +68,11 @@ def _whole(reader: RangeReader, topic: str) -> tuple[Offsets, Offsets]:
 
 def _print(result: Exported, output: Path) -> None:
     table = Table(title="what the rows rest on")
-    for heading in ("release", "alarm", "decided", "known", "control sample", "each stands for"):
-        table.add_column(heading, justify="left" if heading == "release" else "right")
+    for heading in ("release", "was", "decided", "known", "control sample", "each stands for"):
+        table.add_column(heading, justify="left" if heading in {"release", "was"} else "right")
     for one in result.strata:
         counts = (f"{one.decided:,}", f"{one.known:,}", f"{one.control:,}", f"{one.control_weight:.1f}")
-        table.add_row(one.release, "yes" if one.is_alarm else "no", *counts)
+        table.add_row(one.release, STRATA[one.stratum], *counts)
     console = Console()
     console.print(table)
     if result.rejected_labels:

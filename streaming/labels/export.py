@@ -13,6 +13,7 @@ import msgspec
 from streaming.errors import DataError
 from streaming.labels.known_labels import Decided, Known, KnownLabels, Stratum
 from streaming.labels.records import Label, read_label
+from streaming.labels.strata import find_stratum
 from streaming.records import InputRecord
 from streaming.replay.data_files import FEATURES
 
@@ -33,6 +34,7 @@ class _Decision(msgspec.Struct, gc=False):
     release: str
     source: _Source
     decided_at_ms: int
+    is_fraud: bool = True
     transaction_id: str | None = None
 
 
@@ -99,9 +101,9 @@ def _decisions(chunk: Iterable[InputRecord], is_wanted: Callable[[str, int, int]
         except ValueError:
             continue  # not written by a bridge
         if is_wanted(one.source.topic, one.source.partition, one.source.offset):
-            is_alarm = one.decision != "approve"
+            stratum = find_stratum(one.decision, one.is_fraud)
             place = (one.source.partition, one.source.offset)
-            yield Decided(*place, one.transaction_id, one.release, is_alarm, one.decided_at_ms)
+            yield Decided(*place, one.transaction_id, one.release, stratum, one.decided_at_ms)
 
 
 def export(

@@ -1,13 +1,13 @@
 """Brings labels and decisions together on disk, and weighs what is known for what is not.
 
 A decided transaction is *known* when the label that counts says fraud or genuine, or when it was approved,
-has no label, and is older than the label delay: its chargeback would have come. A declined one never has a
-chargeback, so without a label it stays unknown, however old.
+has no label, and is older than the label delay: its chargeback would have come. One that was declined or
+reviewed never has a chargeback, so without a label it stays unknown, however old.
 
 Known transactions stand for themselves. The random control sample also stands for the unknown ones, so that
 the weighted rows are the stream again (Dal Pozzolo et al., 2018, on why alarms alone are biased; weights as
 in stratified sampling, Cochran, 1977): with u unknown and c control transactions in a stratum, each control
-transaction weighs ``(u + c) / c``. A stratum is a release and whether it raised an alarm. Once in the control
+transaction weighs ``(u + c) / c``. A stratum is a release and what it did (strata.py). Once in the control
 sample a transaction stays there, whatever newer label wins.
 """
 
@@ -19,13 +19,14 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from streaming.labels.records import ORIGINS, Label
+from streaming.labels.strata import APPROVED
 
 _TABLES = """
 CREATE TABLE label (
     id TEXT PRIMARY KEY, at_ms INTEGER, rank INTEGER, verdict INTEGER, is_fraud INTEGER, is_control INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE decision (
-    partition INTEGER, offset INTEGER, id TEXT, release TEXT, is_alarm INTEGER, at_ms INTEGER,
+    partition INTEGER, offset INTEGER, id TEXT, release TEXT, stratum INTEGER, at_ms INTEGER,
     PRIMARY KEY (partition, offset)
 ) WITHOUT ROWID;
 """
@@ -39,14 +40,14 @@ INSERT INTO label VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
     is_fraud = iif({_NEWER}, excluded.is_fraud, is_fraud)
 """  # noqa: S608  # our own text
 # A label that withdraws has no is_fraud: the transaction is as one without a label.
-_KNOWN = """
-SELECT d.partition, d.offset, d.release, d.is_alarm,
+_KNOWN = f"""
+SELECT d.partition, d.offset, d.release, d.stratum,
     CASE WHEN l.is_fraud IS NOT NULL THEN l.is_fraud
-         WHEN d.is_alarm = 0 AND d.at_ms <= :mature_before_ms THEN 0 END AS is_fraud,
+         WHEN d.stratum = {APPROVED} AND d.at_ms <= :mature_before_ms THEN 0 END AS is_fraud,
     l.is_fraud IS NOT NULL AND l.is_control AS is_control,
     CASE WHEN l.is_fraud IS NOT NULL THEN l.rank END AS rank
 FROM decision d LEFT JOIN label l ON l.id = d.id
-"""
+"""  # noqa: S608  # our own number
 
 
 class Decided(NamedTuple):
@@ -56,7 +57,7 @@ class Decided(NamedTuple):
     offset: int
     transaction_id: str | None
     release: str
-    is_alarm: bool
+    stratum: int
     decided_at_ms: int
 
 
@@ -70,10 +71,10 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Stratum:
-    """Transactions that one release decided with an alarm, or without."""
+    """Transactions that one release decided alike; `stratum` is an index in `STRATA`."""
 
     release: str
-    is_alarm: bool
+    stratum: int
     decided: int
     known: int
     control: int
@@ -135,22 +136,22 @@ class KnownLabels:
         self._database.execute(f"CREATE TABLE known AS {_KNOWN}", parameters)
         self._database.execute("CREATE UNIQUE INDEX known_place ON known (partition, offset)")
         counted = self._database.execute(
-            "SELECT release, is_alarm, count(*), count(is_fraud), sum(is_control) FROM known "
-            "GROUP BY release, is_alarm ORDER BY release, is_alarm"
+            "SELECT release, stratum, count(*), count(is_fraud), sum(is_control) FROM known "
+            "GROUP BY release, stratum ORDER BY release, stratum"
         )
-        strata = [Stratum(release, bool(alarm), *counts) for release, alarm, *counts in counted]
-        self._weights = {(one.release, int(one.is_alarm)): one.control_weight for one in strata}
+        strata = [Stratum(*row) for row in counted]
+        self._weights = {(one.release, one.stratum): one.control_weight for one in strata}
         return strata
 
     def find(self, partition: int, offset: int) -> Known | None:
         """Return what is known of a transaction; None for one that is not decided, or of unknown class."""
         found = self._database.execute(
-            "SELECT release, is_alarm, is_fraud, is_control, rank FROM known "
+            "SELECT release, stratum, is_fraud, is_control, rank FROM known "
             "WHERE partition = ? AND offset = ?",
             (partition, offset),
         ).fetchone()
         if found is None or found[2] is None:
             return None
-        release, is_alarm, is_fraud, is_control, rank = found
-        weight = self._weights[release, is_alarm] if is_control else 1.0
+        release, stratum, is_fraud, is_control, rank = found
+        weight = self._weights[release, stratum] if is_control else 1.0
         return Known(bool(is_fraud), weight, "none" if rank is None else ORIGINS[rank])

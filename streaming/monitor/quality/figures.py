@@ -74,6 +74,8 @@ def _among(decision: int, decisions: Sequence[int]) -> bool:
 
 # A model is alarmed: what recall, precision and alarm rate are about, as in training. Handled costs.
 ALARMS = (REVIEW, DECLINE)
+# Those of streaming/labels/strata.py, as the export weighs them; the alarmed first.
+CONTROL_STRATA = (ALARMS, (UNALARMED_REVIEW,), (APPROVE,))
 HANDLED = (REVIEW, DECLINE, UNALARMED_REVIEW)
 REVIEWS = (REVIEW, UNALARMED_REVIEW)
 
@@ -204,7 +206,7 @@ def _control(sums: Sums, confidence: float) -> dict[str, Any]:
     """
     sample = [one for one in sums.labelled if one.control]
     strata = []
-    for decisions in (ALARMS, (APPROVE, UNALARMED_REVIEW)):
+    for decisions in CONTROL_STRATA:
         of = [one for one in sample if one.decision in decisions]
         frauds = sum(one.count for one in of if one.fraud)
         strata.append((sums.decided(*decisions), sum(one.count for one in of), frauds))

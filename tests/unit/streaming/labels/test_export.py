@@ -13,6 +13,9 @@ from streaming.errors import DataError
 from streaming.labels.export import Exported, collect, export
 from streaming.labels.known_labels import Decided, Known, KnownLabels
 from streaming.labels.records import Label, write_label
+from streaming.labels.strata import ALARMED, APPROVED, REVIEWED, STRATA, find_stratum
+from streaming.monitor.observations import Ruling, read_ruling
+from streaming.monitor.quality.figures import CONTROL_STRATA
 from streaming.records import InputRecord
 from streaming.replay.data_files import FEATURES
 
@@ -21,7 +24,7 @@ OLD = NOW - 100
 
 
 def decided(offset: int, *, alarm: bool = False, at_ms: int = NOW, release: str = "7") -> Decided:
-    return Decided(0, offset, f"T-{offset}", release, alarm, at_ms)
+    return Decided(0, offset, f"T-{offset}", release, ALARMED if alarm else APPROVED, at_ms)
 
 
 def label(offset: int, is_fraud: bool | None, at_ms: int = NOW, origin: Any = "chargeback") -> Label:
@@ -102,6 +105,33 @@ def test_each_release_has_a_control_sample_of_its_own(known: KnownLabels) -> Non
     known.add_decisions([decided(0, release="7"), decided(1, release="7"), decided(2, release="8")])
     known.add_labels([label(0, False, origin="control"), label(2, False, origin="control")])
     assert [(one.release, one.control_weight) for one in known.weigh(0)] == [("7", 2.0), ("8", 1.0)]
+
+
+def test_a_control_transaction_stands_only_for_those_treated_alike(known: KnownLabels) -> None:
+    """Reviews for their expected loss are riskier than what is approved, and no model was alarmed."""
+    kinds = [APPROVED] * 50 + [REVIEWED] * 20 + [ALARMED] * 10
+    known.add_decisions(
+        Decided(0, offset, f"T-{offset}", "7", kind, NOW) for offset, kind in enumerate(kinds)
+    )
+    sample = [*range(5), *range(50, 60), *range(70, 72)]
+    known.add_labels(label(offset, offset % 2 == 0, origin="control") for offset in sample)
+    found = {STRATA[one.stratum]: one.control_weight for one in known.weigh(0)}
+    assert found == {"approved": 10.0, "reviewed without an alarm": 2.0, "alarmed": 5.0}
+
+
+@pytest.mark.parametrize("is_alarm", [True, False])
+@pytest.mark.parametrize("name", ["approve", "review", "decline"])
+def test_the_monitor_has_the_same_strata(name: str, is_alarm: bool) -> None:
+    value = msgspec.json.decode(decision(0).value or b"")
+    scores = {"scores": {"neural_net": 0.5, "xgboost": 0.5}, "fraud_probability": 0.5}
+    value |= {"decision": name, "is_fraud": is_alarm and name != "approve", **scores}
+    record = InputRecord("decisions", 0, 0, NOW, None, msgspec.json.encode(value))
+    ruling = read_ruling(record, 0, "transactions")
+    assert isinstance(ruling, Ruling)
+    place = next(n for n, codes in enumerate(CONTROL_STRATA) if ruling.decision in codes)
+    expected = (ALARMED, REVIEWED, APPROVED)[place]
+    if name != "decline" or is_alarm:  # a decline without an alarm does not exist
+        assert find_stratum(name, value["is_fraud"]) == expected
 
 
 def transaction(offset: int, topic: str = "transactions") -> InputRecord:
