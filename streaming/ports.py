@@ -215,7 +215,15 @@ class TopicsSource(ABC):
 
     @abstractmethod
     def topic_ids(self) -> dict[str, str]:
-        """Return the ids of the topics; a topic made again has another one."""
+        """Return the ids that the topics have now; a topic made again has another one.
+
+        Empty where the broker tells none.
+
+        Raises
+        ------
+        BrokerUnavailable
+            If the broker does not tell in time, or one of the topics does not exist.
+        """
 
     @abstractmethod
     def seek(self, positions: Mapping[tuple[str, int], int]) -> None:

@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from typing_extensions import override
 
+from streaming.broker.compat.kafka_internals import forbid_topic_creation, list_offsets, load_topic_ids
 from streaming.broker.connection import (
     CLIENT_OPTIONS,
     client_config,
@@ -23,7 +24,7 @@ from streaming.records import InputRecord
 from streaming.settings.sections import KafkaSettings
 
 FETCH_MAX_BYTES = 16 * 1024 * 1024  # what the client may hold before poll() asks for it
-# How often the ids of the topics and the ends of the partitions are asked for.
+# How often the ends of the partitions are asked for.
 LOOK_S = 2.0
 LOOK_TIMEOUT_MS = 2000
 
@@ -47,6 +48,7 @@ class TopicsReader(TopicsSource):
     def __init__(self, settings: KafkaSettings, topics: Mapping[str, Sequence[int]]) -> None:
         self._timeout_ms = settings.request_timeout_s * 1000
         config = client_config(settings, "monitor")
+        self._topics = tuple(topics)
         self._places = [
             TopicPartition(topic, number) for topic, numbers in topics.items() for number in numbers
         ]
@@ -64,27 +66,37 @@ class TopicsReader(TopicsSource):
                 auto_offset_reset="none",
                 fetch_max_bytes=FETCH_MAX_BYTES,
                 retry_backoff_ms=20,
-                allow_auto_create_topics=False,
             ),
             settings.connect_timeout_s,
             settings.bootstrap_servers,
         )
+        forbid_topic_creation(self._consumer)
         self._consumer.assign(self._places)
 
     @override
     def bounds(self) -> dict[Place, tuple[int, int]]:
         try:
-            first = self._consumer.beginning_offsets(self._places, timeout_ms=self._timeout_ms)
-            last = self._consumer.end_offsets(self._places, timeout_ms=self._timeout_ms)
+            first = list_offsets(self._consumer.beginning_offsets, self._places, self._timeout_ms)
+            last = list_offsets(self._consumer.end_offsets, self._places, self._timeout_ms)
         except kafka_errors.KafkaError as error:
-            raise BrokerUnavailable(f"Asking for offsets: {type(error).__name__}") from error
+            raise BrokerUnavailable(
+                f"The broker does not tell where the topics begin and end: {error}"
+            ) from error
         return {(place.topic, place.partition): (first[place], last[place]) for place in self._places}
 
     @override
     def topic_ids(self) -> dict[str, str]:
-        cluster = self._consumer._cluster
-        found = {topic: cluster.topic_id(topic) for topic in {place.topic for place in self._places}}
-        return {topic: str(identity) for topic, identity in found.items() if identity is not None}
+        try:
+            found = load_topic_ids(self._consumer, self._topics, self._timeout_ms)
+        except kafka_errors.KafkaError as error:
+            raise BrokerUnavailable(f"The broker does not tell which topics there are: {error}") from error
+        self._answered_at = time.monotonic()
+        missing = sorted(topic for topic, identity in found.items() if identity is None)
+        if missing:
+            raise BrokerUnavailable(
+                f"Missing: {', '.join(missing)}. The monitor waits until it is created again"
+            )
+        return {topic: identity for topic, identity in found.items() if identity}
 
     @override
     def seek(self, positions: Mapping[Place, int]) -> None:
@@ -108,9 +120,8 @@ class TopicsReader(TopicsSource):
         if time.monotonic() - self._looked_at < LOOK_S:
             return
         self._looked_at = time.monotonic()
-        self._consumer._cluster.request_update()
         try:
-            self._ends = self._consumer.end_offsets(self._places, timeout_ms=LOOK_TIMEOUT_MS)
+            self._ends = list_offsets(self._consumer.end_offsets, self._places, LOOK_TIMEOUT_MS)
             self._answered_at = time.monotonic()
         except kafka_errors.KafkaError as error:
             if not getattr(error, "retriable", False) and not isinstance(

@@ -62,6 +62,7 @@ class Monitor:
         self.last_turn = time.monotonic()
         self.last_commit = 0.0
         self.broker_answered_at = time.monotonic()
+        self.waits_for: str | None = None
         self.document: dict[str, Any] | None = None
 
     def stop(self) -> None:
@@ -84,11 +85,12 @@ class Monitor:
     def _turn(self) -> None:
         try:
             records = self._gather()
-        except OffsetGone:
+            # Asked after the records were fetched: as long as the ids are the same, so are the topics.
+            is_other = bool(records) and self._topics.topic_ids() != self._ids
+        except (OffsetGone, BrokerUnavailable):
             self._stopped.wait(RETRY_S)
-            self._place()
-            return
-        if self._topics.topic_ids() != self._ids:
+            is_other = True
+        if is_other:
             self._place()  # what was gathered may be of either topic: it is read again
             return
         if records:
@@ -150,15 +152,8 @@ class Monitor:
 
     def _place(self) -> None:
         """Find out where to go on: where the database says, unless those records or that topic are gone."""
-        while not self._stopped.is_set():
-            try:
-                bounds, self._ids = self._topics.bounds(), self._topics.topic_ids()
-                break
-            except BrokerUnavailable as error:
-                log.warning("waiting for the broker", error=str(error))
-                self._stopped.wait(1.0)
-                self.last_turn = time.monotonic()
-        else:
+        bounds = self._wait_for_bounds()
+        if self._stopped.is_set():
             return
         kept = self._state.positions()
         by_stream = {(self._streams[topic], partition): ends for (topic, partition), ends in bounds.items()}
@@ -169,6 +164,24 @@ class Monitor:
         self._topics.seek(
             {(self._names[stream], n): positions[stream, n].next_offset for stream, n in by_stream}
         )
+
+    def _wait_for_bounds(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """Return where the topics begin and end, and keep their ids; nothing once stopped."""
+        while not self._stopped.is_set():
+            try:
+                self._ids = self._topics.topic_ids()
+                bounds = self._topics.bounds()
+                if self._topics.topic_ids() == self._ids:
+                    self.waits_for = None
+                    return bounds
+            except BrokerUnavailable as error:
+                if self.waits_for != str(error):
+                    log.warning("waiting for the broker", error=str(error))
+                self.waits_for = str(error)
+            self._stopped.wait(RETRY_S)
+            self.last_turn = time.monotonic()
+            self.broker_answered_at = self._topics.answered_at
+        return {}
 
     def _place_stream(
         self,

@@ -107,6 +107,7 @@ def shown(tmp_path: Path) -> Iterator[SimpleNamespace]:
         last_turn=time.monotonic(),
         last_commit=time.time(),
         broker_answered_at=time.monotonic(),
+        waits_for=None,
     )
     view = View(5.0, 900.0)
     view.monitor = monitor

@@ -5,12 +5,14 @@
 """
 
 import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.cluster import ClusterMetadata
 from kafka.coordinator.base import BaseCoordinator
 from kafka.coordinator.consumer import ConsumerCoordinator
+from kafka.errors import LeaderNotAvailableError
 from kafka.producer.sender import Sender
 from kafka.structs import MemberState, OffsetAndMetadata
 from typing_extensions import override
@@ -24,7 +26,10 @@ _NEEDED: dict[type, tuple[str, ...]] = {
         *("_join_task", "_generation", "rejoining", "rejoin_needed", "_on_join_complete_async"),
     ),
     ConsumerCoordinator: ("_subscription", "_on_join_complete_async"),
-    ClusterMetadata: ("topic_id", "config", "request_update", "set_topics"),
+    ClusterMetadata: (
+        *("topic_id", "config", "request_update", "set_topics"),
+        *("metadata_refresh_in_progress", "partitions_for_topic"),
+    ),
     KafkaConsumer: ("_coordinator", "_cluster", "_subscription", "_manager", "_net"),
     KafkaProducer: ("_sender", "_closed", "_metadata"),
     Sender: ("force_close",),
@@ -93,9 +98,17 @@ class _PatientCoordinator(ConsumerCoordinator):  # type: ignore[misc]  # the bas
 
 def prepare_consumer(consumer: Any) -> None:
     """Let a new consumer keep finished joins and never create a topic by asking for its metadata."""
-    check()
+    forbid_topic_creation(consumer)
     consumer._coordinator.__class__ = _PatientCoordinator
-    # The setting of the consumer is not passed on to its metadata requests.
+
+
+def forbid_topic_creation(consumer: Any) -> None:
+    """Let a new consumer never create a topic by asking for its metadata.
+
+    The consumer's setting `allow_auto_create_topics` is not passed on to its metadata requests. A deleted
+    topic would come back at once, with the broker's number of partitions and settings.
+    """
+    check()
     consumer._cluster.config["allow_auto_create_topics"] = False
 
 
@@ -142,7 +155,43 @@ def last_heartbeat(consumer: Any) -> float:
 def topic_id(consumer: Any, topic: str) -> str:
     """Return the id of a topic, which changes when it is made again; empty when the broker has none."""
     found = consumer._cluster.topic_id(topic)
-    return "" if found is None else str(found)
+    # The answer for a topic that does not exist carries the id 0, which kafka-python keeps as any other.
+    return "" if found is None or found.int == 0 else str(found)
+
+
+def load_topic_ids(consumer: Any, topics: Iterable[str], timeout_ms: float) -> dict[str, str | None]:
+    """Ask the broker for the ids of topics: empty where it tells none, None where there is no such topic.
+
+    Raises
+    ------
+    kafka.errors.KafkaError
+        If the broker does not answer in time.
+    """
+    cluster = consumer._cluster
+    # An answer under way may be older than this call: it is waited for, and the question asked again.
+    for _ in range(1 + cluster.metadata_refresh_in_progress):
+        consumer._net.run(consumer._manager.wait_for, cluster.request_update(), timeout_ms)
+    return {
+        topic: topic_id(consumer, topic) if cluster.partitions_for_topic(topic) else None for topic in topics
+    }
+
+
+def list_offsets(
+    question: Callable[..., dict[TopicPartition, int]], places: list[TopicPartition], timeout_ms: float
+) -> dict[TopicPartition, int]:
+    """Ask ``beginning_offsets`` or ``end_offsets`` of a consumer.
+
+    kafka-python 3.0.12 leaves partitions out whose leader it does not know, and then looks for their offsets.
+
+    Raises
+    ------
+    kafka.errors.KafkaError
+        If the broker does not answer in time, or does not know one of the partitions.
+    """
+    try:
+        return question(places, timeout_ms=timeout_ms)
+    except KeyError as error:
+        raise LeaderNotAvailableError(f"{error.args[0]} has no leader, or does not exist") from error
 
 
 def refresh_metadata(consumer: Any) -> None:

@@ -16,6 +16,7 @@ class Watched(Protocol):
     last_turn: float
     last_commit: float
     broker_answered_at: float
+    waits_for: str | None
 
 
 class View:
@@ -56,6 +57,8 @@ class View:
         silence_s = self._broker_silence_s()
         if silence_s > BROKER_TIMEOUT_S:
             return f"The broker has not answered for {silence_s:.0f} s: figures are as of then."
+        if self.monitor is not None and self.monitor.waits_for:
+            return f"{self.monitor.waits_for}: figures are as of then."
         age_s = now - report["generated_at_ms"] / 1000
         if age_s > REPORTS_MISSED * self._refresh_s + 10:
             return f"Figures are {age_s:.0f} s old: the monitor is busy or stuck."
@@ -82,4 +85,6 @@ class View:
             return "the monitor has not read its topics yet"
         if self._broker_silence_s() > BROKER_TIMEOUT_S:
             return f"the broker has not answered for {self._broker_silence_s():.0f} s"
+        if self.monitor.waits_for:
+            return self.monitor.waits_for
         return self.liveness_failure()
