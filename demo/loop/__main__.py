@@ -72,11 +72,12 @@ def go_round(parts: Parts, stack: ExitStack, screen: Screen) -> Story:
         step.done(
             f"{parts.plan.day_rows:,} transactions for two days, {parts.plan.files} times that to stream"
         )
-    with screen.step("Train the first release, promote and import it") as step:
+    with screen.step("Train the first release, promote and import it; start the broker") as step:
         training = parts.train(data.training, "train")
+        broker = parts.start_broker()
         training.wait_done(on_poll=lambda: step.say(training.last_line()))
         step.done(training.last_line())
-    story = begin(parts, data, stack, screen)
+    story = begin(parts, data, broker, stack, screen)
     replay, labels = stream_until_alarm(story, screen)
     offer_worse(story, screen)
     retrain(story, screen)

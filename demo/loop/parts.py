@@ -54,6 +54,25 @@ class LoopTopics:
         }
 
 
+@dataclass(frozen=True)
+class Started:
+    """A part that was started, where it answers, and how to wait until it does."""
+
+    url: str
+    process: Process
+    probe: str
+
+    def wait(self) -> None:
+        """Wait until it is ready.
+
+        Raises
+        ------
+        DemoError
+            If it ends, or is not ready in time.
+        """
+        self.process.wait_ready(lambda: answers(f"{self.url}{self.probe}"), READY_TIMEOUT_S)
+
+
 class Parts:
     """Starts the parts; whatever it started ends with its ``ExitStack``.
 
@@ -78,6 +97,7 @@ class Parts:
             "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
             **self.topics.variables(),
             **plan.training,
+            **plan.streaming,
         }
         self._bridge_env: Mapping[str, str] = {}
         self.shadow_port = self._port(3010)
@@ -114,44 +134,37 @@ class Parts:
         self._bridge_env = {} if broker.is_genuine else EMBEDDED
         return broker
 
-    def start_service(self) -> str:
-        """Serve the active release; return its base URL."""
+    def start_service(self) -> Started:
+        """Serve the active release."""
         return self._service("service", self._port(3000), {})
 
-    def start_challenger(self) -> str:
-        """Serve the challenger; return its base URL."""
+    def start_challenger(self) -> Started:
+        """Serve the challenger."""
         return self._service("service-shadow", self.shadow_port, {"SERVING__RELEASE": "challenger"})
 
-    def _service(self, log: str, port: int, env: Mapping[str, str]) -> str:
-        url = f"http://{HOST}:{port}"
+    def _service(self, log: str, port: int, env: Mapping[str, str]) -> Started:
         command = [str(BIN / "bentoml"), "serve", "--host", HOST, "--port", str(port)]
-        process = self._begin(f"The {log}", command, log, env)
-        process.wait_ready(lambda: answers(f"{url}/readyz"), READY_TIMEOUT_S)
-        return url
+        return Started(f"http://{HOST}:{port}", self._begin(f"The {log}", command, log, env), "/readyz")
 
-    def start_bridge(self, service: str, topics: Topics, log: str) -> str:
-        """Start a bridge to a service; return the URL of its metrics."""
+    def start_bridge(self, service: str, topics: Topics, log: str) -> Started:
+        """Start a bridge to a service; it waits for the service by itself."""
         port = self._port(9464)
-        url = f"http://{HOST}:{port}"
         command = self._module(
             *("streaming", "bridge", "--classify-url", f"{service}/classify"),
             *("--output-topic", topics.decisions, "--dead-letter-topic", topics.dead_letters),
             *("--group", self.group(log), "--metrics-port", str(port)),
         )
         process = self._begin(f"The {log}", command, log, self._bridge_env)
-        process.wait_ready(lambda: answers(f"{url}/readyz"), READY_TIMEOUT_S)
-        return f"{url}/metrics"
+        return Started(f"http://{HOST}:{port}", process, "/readyz")
 
     def group(self, log: str) -> str:
         """Return the consumer group of a bridge."""
         return f"{self.topics.stream.transactions}-{log}"
 
-    def start_monitor(self, service: str) -> str:
-        """Start the monitor; return its base URL."""
+    def start_monitor(self, service: str) -> Started:
+        """Start the monitor."""
         port = self._port(9465)
-        url = f"http://{HOST}:{port}"
         env = {
-            **self.plan.monitor,
             "STREAMING__MONITOR__INFO_URL": f"{service}/info",
             "STREAMING__MONITOR__SHADOW_INFO_URL": f"http://{HOST}:{self.shadow_port}/info",
         }
@@ -159,8 +172,7 @@ class Parts:
             *("streaming", "monitor", "--state", str(self.folder / "monitor"), "--port", str(port))
         )
         process = self._begin("The monitor", command, "monitor", env)
-        process.wait_ready(lambda: answers(f"{url}/livez"), READY_TIMEOUT_S)
-        return url
+        return Started(f"http://{HOST}:{port}", process, "/livez")
 
     def start_replay(self, data: Path) -> Process:
         """Start streaming the transactions."""

@@ -71,7 +71,7 @@ def _quality(axes: Any, story: Story, begun: float) -> None:  # noqa: ANN401  # 
         [figure["value"] for _, figure in seen],
         color="black",
         linewidth=1,
-        label="the champion's recall as the monitor sees it: by the labels of the last 30 s",
+        label="the champion's recall as the monitor sees it: by the labels of the last 20 s",
     )
     axes.set_ylim(0, 1)
     axes.set_ylabel("recall")

@@ -14,7 +14,16 @@ from demo.errors import DemoError
 from demo.loop.account import Account
 from demo.loop.data import Data, misjoin_labels
 from demo.loop.parts import REFUSED, Parts, wait_status
-from demo.loop.watch import LOOK_EVERY_S, PROBE_EVERY_S, Follower, Monitored, Prober, Thread, wait_for
+from demo.loop.watch import (
+    FOLLOW_EVERY_S,
+    LOOK_EVERY_S,
+    PROBE_EVERY_S,
+    Follower,
+    Monitored,
+    Prober,
+    Thread,
+    wait_for,
+)
 from demo.processes import Process
 from demo.screen import Screen
 
@@ -61,21 +70,23 @@ class Story:
         return len(self.account.produced_at_ms)
 
 
-def begin(parts: Parts, data: Data, stack: ExitStack, screen: Screen) -> Story:
-    """Start broker, service, bridge and monitor, and look at them from outside."""
-    with screen.step("Start broker, service, bridge and monitor") as step:
-        broker = parts.start_broker()
+def begin(parts: Parts, data: Data, broker: Broker, stack: ExitStack, screen: Screen) -> Story:
+    """Start service, bridge and monitor, and look at them from outside."""
+    with screen.step("Start service, bridge and monitor") as step:
         service = parts.start_service()
-        parts.start_bridge(service, parts.topics.stream, "bridge")
-        monitored = Monitored(parts.start_monitor(service))
+        bridge = parts.start_bridge(service.url, parts.topics.stream, "bridge")
+        monitor = parts.start_monitor(service.url)
+        for part in (service, bridge, monitor):
+            part.wait()
+        monitored = Monitored(monitor.url)
         account = Account(fraud=data.fraud, place=data.place)
         follower = Follower(broker.address, parts.topics.stream, account)
         stack.callback(follower.close)
-        prober = Prober(service, _body(data.stream))
+        prober = Prober(service.url, _body(data.stream))
         prober.turn()
         story = Story(parts, data, broker, account, follower, prober, monitored, prober.releases[-1][1])
         for turn, every_s in (
-            (follower.turn, 0.0),
+            (follower.turn, FOLLOW_EVERY_S),
             (prober.turn, PROBE_EVERY_S),
             (monitored.turn, LOOK_EVERY_S),
         ):
@@ -162,7 +173,9 @@ def run_shadow(story: Story, screen: Screen) -> None:
     with screen.step("Let the challenger decide in shadow, compare on labelled transactions") as step:
         _begin_at_end(story)
         service = parts.start_challenger()
-        parts.start_bridge(service, parts.topics.shadow, "bridge-shadow")
+        bridge = parts.start_bridge(service.url, parts.topics.shadow, "bridge-shadow")
+        for part in (service, bridge):
+            part.wait()
         story.note("the challenger decides in shadow")
         wait_for(
             "The comparison of champion and challenger",

@@ -12,8 +12,9 @@ from demo.errors import DemoError
 from demo.loop.account import Account
 from demo.stream import StreamReader, Topics
 
-PROBE_EVERY_S = 0.05
-LOOK_EVERY_S = 0.5
+PROBE_EVERY_S = 0.1
+LOOK_EVERY_S = 1.0
+FOLLOW_EVERY_S = 0.2
 #: Series that are no inputs.
 SCORES = ("neural_net", "xgboost", "fraud_probability")
 
@@ -94,7 +95,7 @@ class Prober:
 
 @dataclass
 class Monitored:
-    """What the monitor says, looked at twice a second."""
+    """What the monitor says, looked at every second."""
 
     url: str
     latest: dict[str, Any] = field(default_factory=dict)
