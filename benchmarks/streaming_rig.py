@@ -29,6 +29,7 @@ with warnings.catch_warnings():
 
 ROOT = Path(__file__).parent.parent
 PARTITIONS = 4
+LOWEST_PRIORITY = ["nice", "-n", "19"]
 _numbers = itertools.count(1)
 
 
@@ -67,21 +68,30 @@ class Rig:
 
     def bridge(self, topic: str, name: str = "a", reasons: str = "none") -> "Bridge":
         """Make a bridge from ``topic.in`` to ``topic.out``, not started."""
+        return self._bridge(self.url, topic, name, topic, [], {"STREAMING__SERVICE__REASONS": reasons})
+
+    def shadow_bridge(self, url: str, topic: str, shadow: str) -> "Bridge":
+        """Make a bridge from ``topic.in`` to ``shadow.out`` in a group of its own, at the lowest priority."""
+        return self._bridge(url, topic, "shadow", shadow, LOWEST_PRIORITY, {})
+
+    def _bridge(
+        self, url: str, topic: str, name: str, output: str, prefix: list[str], env: dict[str, str]
+    ) -> "Bridge":
         port = choose_port(19464, self._taken_ports)
         self._taken_ports.add(port)
-        command = [sys.executable, "-m", "streaming", "bridge", "--bootstrap-servers", self.servers]
-        command += [
-            "--classify-url",
-            self.url,
-            "--input-topic",
-            f"{topic}.in",
-            "--output-topic",
-            f"{topic}.out",
-        ]
-        command += ["--dead-letter-topic", f"{topic}.dead", "--group", topic, "--instance-id", name]
+        command = [*prefix, sys.executable, "-m", "streaming", "bridge", "--bootstrap-servers", self.servers]
+        command += ["--classify-url", url, "--input-topic", f"{topic}.in", "--output-topic", f"{output}.out"]
+        command += ["--dead-letter-topic", f"{output}.dead", "--group", output, "--instance-id", name]
         command += ["--metrics-port", str(port)]
-        log, env = self.folder / f"{topic}-{name}.log", {"STREAMING__SERVICE__REASONS": reasons}
-        return Bridge(Process(f"bridge {name}", command, log, env, ROOT), port)
+        return Bridge(
+            Process(f"bridge {name}", command, self.folder / f"{topic}-{name}.log", env, ROOT), port
+        )
+
+    @contextlib.contextmanager
+    def shadow_service(self) -> Iterator[str]:
+        """Serve the release a second time at the lowest priority; yield its address."""
+        with _serve(self.folder, choose_port(13_100), "shadow-service", LOWEST_PRIORITY) as (url, _):
+            yield url
 
 
 @dataclass
@@ -129,20 +139,29 @@ def _service(folder: Path, url: str | None) -> Iterator[tuple[str, str, int | No
         port = httpx.URL(url).port
         yield url, f"the service at {url}", _listener_pid(port) if port else None
         return
-    home = {
+    rows = folder / "training.parquet"
+    _run("training", "simulate", "--rows", "20000", "--seed", "7", "--output", str(rows))
+    _run("training", "train", "--data", str(rows), "--epochs", "4", "--force", **_home(folder))
+    with _serve(folder, choose_port(13_000), "service", []) as (address, pid):
+        yield address, "bentoml serve", pid
+
+
+def _home(folder: Path) -> dict[str, str]:
+    return {
         "BENTOML_HOME": str(folder / "bentoml"),
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         "BENTOML_DO_NOT_TRACK": "True",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    rows = folder / "training.parquet"
-    _run("training", "simulate", "--rows", "20000", "--seed", "7", "--output", str(rows))
-    _run("training", "train", "--data", str(rows), "--epochs", "4", "--force", **home)
-    port = choose_port(13_000)
-    command = [str(Path(sys.executable).parent / "bentoml"), "serve", "--host", HOST, "--port", str(port)]
-    with Process("the service", command, folder / "service.log", home, ROOT) as process:
-        process.wait_ready(lambda: _is_ready(f"http://{HOST}:{port}/readyz"), 60)
-        yield f"http://{HOST}:{port}/classify", "bentoml serve", process.pid
+
+
+@contextlib.contextmanager
+def _serve(folder: Path, port: int, log: str, prefix: list[str]) -> Iterator[tuple[str, int]]:
+    program = str(Path(sys.executable).parent / "bentoml")
+    command = [*prefix, program, "serve", "--host", HOST, "--port", str(port)]
+    with Process(f"the {log}", command, folder / f"{log}.log", _home(folder), ROOT) as process:
+        process.wait_ready(lambda: _is_ready(f"http://{HOST}:{port}/readyz"), 120)
+        yield f"http://{HOST}:{port}/classify", process.pid
 
 
 def _run(package: str, *arguments: str, **variables: str) -> None:
