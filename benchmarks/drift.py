@@ -29,7 +29,7 @@ from rich.table import Table
 
 from benchmarks.streaming import drain
 from benchmarks.streaming_rig import ROOT, open_rig
-from streaming.monitor.drift.detector import CLOCK, FIRST_WINDOW, DriftDetector
+from streaming.monitor.drift.detector import CLOCK, FIRST_WINDOW, STEP, DriftDetector
 from streaming.monitor.drift.reference import Reference
 from streaming.settings.drift import DriftSettings
 from training.data.labelled import labelled_rows
@@ -68,13 +68,13 @@ def quiet_month(reference: Reference, month: int) -> dict[str, Any]:
         frame = simulate(ROWS, seed=10_000 + 100 * month + number)
         for name in FEATURES:
             waiting[name] = np.concatenate([waiting[name], frame[name].to_numpy()])
-        whole = len(waiting[CLOCK]) // FIRST_WINDOW
-        columns = {name: values[: whole * FIRST_WINDOW].tolist() for name, values in waiting.items()}
-        waiting = {name: values[whole * FIRST_WINDOW :] for name, values in waiting.items()}
-        for start in range(0, whole * FIRST_WINDOW, FIRST_WINDOW):
+        whole = len(waiting[CLOCK]) // STEP
+        columns = {name: values[: whole * STEP].tolist() for name, values in waiting.items()}
+        waiting = {name: values[whole * STEP :] for name, values in waiting.items()}
+        for start in range(0, whole * STEP, STEP):
             begun = time.process_time()
             for name, values in columns.items():
-                detector.update(name, values[start : start + FIRST_WINDOW])
+                detector.update(name, values[start : start + STEP])
             new = _closed_now(detector)
             spent += time.process_time() - begun
             windows += len(new)

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 POLL_MS = 200
 # What comes meanwhile shares a transaction of the database.
-GATHER_S = 0.1
+GATHER_S = 0.5
 EXPIRE_S = 1.0
 RETRY_S = 0.2
 

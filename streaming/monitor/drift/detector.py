@@ -1,9 +1,10 @@
 """Drift of inputs and scores against the release's own training data; pure, standard library only.
 
-Windows of 2,500 transactions, of 10,000, of 40,000 and so on lie side by side: the small ones see an
-abrupt change at once, the large ones a slow one that no small window shows. Each is compared with the
-reference that the release carries, never with an earlier window: a stream that moves a little every day
-would never look different from yesterday.
+Windows of 2,500 transactions, of 10,000, of 40,000 and so on: the small ones see an abrupt change at once,
+the large ones a slow one that no small window shows. Those of 2,500 overlap by half, so that a change soon
+has one to itself wherever it falls; the others lie side by side. Each is compared with the reference that the
+release carries, never with an earlier window: a stream that moves a little every day would never look
+different from yesterday.
 
 The comparison is the population stability index, ``sum((q - p) * ln(q / p))`` over the bins: Jeffreys'
 divergence (Jeffreys, 1946), in credit scoring since Lewis (1994). A window is drifted when its divergence
@@ -32,6 +33,8 @@ from streaming.settings.drift import DriftSettings
 #: Sizes of windows, transactions; training measures the variation of blocks of the same sizes.
 FIRST_WINDOW = 2500
 GROWTH = 4
+#: A smallest window begins every so many transactions.
+STEP = FIRST_WINDOW // 2
 WINDOWS = tuple(FIRST_WINDOW * GROWTH**level for level in range(10))
 #: Counts up for ever, so it leaves every reference; what follows the hour shows in the other features.
 CLOCK = "Time"
@@ -71,18 +74,20 @@ class _Series:
     def __init__(self, reference: SeriesReference) -> None:
         self.reference = reference
         self.seen = 0  # those that wait included
+        # The step under way, then the open windows of each size but the smallest.
         self.counts = [[0] * len(reference.shares) for _ in WINDOWS]
+        self.step_before: list[int] = []
         self.last: dict[int, tuple[int, float]] = {}  # size: (seen then, divergence)
         self._waiting: list[float] = []
 
     def add(self, values: Sequence[float], reference_rows: int) -> None:
         start = 0
         while start < len(values):
-            part = values[start : start + FIRST_WINDOW - self.seen % FIRST_WINDOW]
+            part = values[start : start + STEP - self.seen % STEP]
             start += len(part)
             self.seen += len(part)
             self._waiting += part
-            if self.seen % FIRST_WINDOW == 0:
+            if self.seen % STEP == 0:
                 self.count()
                 self._close(reference_rows)
 
@@ -98,14 +103,19 @@ class _Series:
         self._waiting = []
 
     def _close(self, reference_rows: int) -> None:
-        for level, rows in enumerate(WINDOWS):
+        full = self.counts[0]
+        if self.step_before:
+            self._note(FIRST_WINDOW, _sum(self.step_before, full), reference_rows)
+        self.step_before = full
+        for level, rows in enumerate(WINDOWS[1:], 1):
+            self.counts[level - 1] = [0] * len(full)
+            full = self.counts[level] = _sum(self.counts[level], full)
             if self.seen % rows:
                 break
-            full = self.counts[level]
-            self.last[rows] = self.seen, _divergence(full, self.reference.shares, reference_rows)
-            self.counts[level] = [0] * len(full)
-            if level + 1 < len(WINDOWS):
-                self.counts[level + 1] = [a + b for a, b in zip(self.counts[level + 1], full, strict=True)]
+            self._note(rows, full, reference_rows)
+
+    def _note(self, rows: int, counts: list[int], reference_rows: int) -> None:
+        self.last[rows] = self.seen, _divergence(counts, self.reference.shares, reference_rows)
 
 
 class DriftDetector:
@@ -121,8 +131,9 @@ class DriftDetector:
         self._reference = reference
         self._settings = settings
         self._series = {name: _Series(found) for name, found in reference.series.items()}
-        # Windows of all sizes: of each size there are GROWTH times fewer than of the one below.
-        tests = len(self._series) * settings.false_alarm_transactions / FIRST_WINDOW * GROWTH / (GROWTH - 1)
+        # Windows of all sizes: of each there are GROWTH times fewer than of the one below.
+        windows = 1 / STEP + 1 / FIRST_WINDOW / (GROWTH - 1)
+        tests = len(self._series) * settings.false_alarm_transactions * windows
         self._z = -NormalDist().inv_cdf(1 / tests)
 
     def update(self, name: str, values: Sequence[float]) -> None:
@@ -164,6 +175,7 @@ class DriftDetector:
         return {
             name: {
                 "seen": series.seen,
+                "step_before": series.step_before,
                 "counts": [counts if any(counts) else [] for counts in series.counts],
                 "last": [[rows, at, divergence] for rows, (at, divergence) in series.last.items()],
             }
@@ -184,12 +196,16 @@ class DriftDetector:
             raise ValueError("the state of the drift detector is of a release with other series")
         for name, series in detector._series.items():
             found, bins = state[name], len(series.reference.shares)
-            if any(len(counts) not in (0, bins) for counts in found["counts"]):
+            if any(len(counts) not in (0, bins) for counts in (found["step_before"], *found["counts"])):
                 raise ValueError(f"the state of the drift detector has other bins of {name}")
-            series.seen = found["seen"]
+            series.seen, series.step_before = found["seen"], list(found["step_before"])
             series.counts = [list(counts) or [0] * bins for counts in found["counts"]]
             series.last = {rows: (at, divergence) for rows, at, divergence in found["last"]}
         return detector
+
+
+def _sum(counts: Sequence[int], others: Sequence[int]) -> list[int]:
+    return [one + other for one, other in zip(counts, others, strict=True)]
 
 
 def _divergence(counts: Sequence[int], shares: Sequence[float], reference_rows: int) -> float:

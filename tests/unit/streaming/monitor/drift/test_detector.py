@@ -45,10 +45,10 @@ def test_the_stream_of_the_reference_raises_nothing() -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1, 1250, 2499])
-def test_half_a_standard_deviation_is_seen_within_5000(before: int) -> None:
+def test_half_a_standard_deviation_is_seen_within_a_window_and_a_half(before: int) -> None:
     watched = detector()
     watched.update("V14", normal(before))
-    watched.update("V14", normal(5000, shift=0.5, seed=1))
+    watched.update("V14", normal(3750, shift=0.5, seed=1))
     (alarm,) = watched.alarms()
     assert (alarm.series, alarm.rows) == ("V14", 2500)
     # A window that the shift fills: two normals d apart have Jeffreys' divergence d squared.
@@ -85,6 +85,15 @@ def test_the_length_of_a_batch_and_a_restart_change_nothing() -> None:
         piecewise = DriftDetector.restored(Reference.from_document(document(V14=entry())), SETTINGS, state)
     assert piecewise.findings() == at_once.findings()
     assert piecewise.state() == at_once.state()
+
+
+def test_a_state_without_its_half_window_is_refused() -> None:
+    watched = detector()
+    watched.update("V14", normal(2000))
+    state = watched.state()
+    state["V14"]["step_before"] = [1]
+    with pytest.raises(ValueError, match="other bins of V14"):
+        DriftDetector.restored(Reference.from_document(document(V14=entry())), SETTINGS, state)
 
 
 def test_a_bin_holds_its_upper_edge_as_the_reference_counts_it() -> None:
