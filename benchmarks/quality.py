@@ -2,6 +2,7 @@
 
     python -m benchmarks.quality --data FILE        quality: a table, benchmarks/results/quality.json and .png
     python -m benchmarks.quality --data FILE --protocol rolling     the same, on windows of the time after
+    python -m benchmarks.quality --data FILE --go-on                go on with a run that was interrupted
     python -m benchmarks.quality --speed            fit time on 285,000 simulated rows, beside the original's
 
 A split is by default random within each class and keeps exact repeats on one side. With ``--protocol
@@ -13,13 +14,15 @@ their scores are corrected for the known thinning of genuine rows before calibra
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +35,7 @@ from benchmarks.quality_report import (
     MIN_PRECISION,
     ORIGINALS,
     OURS,
+    RESULTS,
     Floats,
     Outcome,
     differences,
@@ -199,10 +203,19 @@ def load(settings: Settings) -> Transactions:
 
 
 def compare_quality(
-    console: Console, settings: Settings, protocol: str, splits: int, seed: int, command: str
+    console: Console, settings: Settings, protocol: str, splits: int, seed: int, command: str, *, go_on: bool
 ) -> None:
-    """Run the splits, print and save what they show."""
+    """Run the splits, print and save what they show; saved after each, so that a run can go on."""
     data = load(settings)
+    name = "quality.json" if protocol == "random" else "quality-rolling.json"
+    document: dict[str, Any] = {
+        "command": command,
+        "machine": machine(),
+        "data": f"{data.name}, {len(data):,} rows, {data.frauds} frauds, {protocol} splits",
+        "fingerprint": data.fingerprint,
+        "settings": settings.model_dump(mode="json", exclude={"data", "known_samples", "tracking_uri"}),
+    }
+    measured = read_outcomes(RESULTS / name, document) if go_on else {}
     outcomes: list[Outcome] = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("splits", total=splits)
@@ -211,30 +224,34 @@ def compare_quality(
             def note(text: str, number: int = number) -> None:
                 progress.update(task, description=f"split {number}: {text}")
 
-            outcomes.append(run_split(data, split, settings, number, note))
+            outcome = measured.get(number) or run_split(data, split, settings, number, note)
+            outcomes.append(outcome)
             progress.advance(task)
             if not console.is_terminal:
-                console.print(_in_short(outcomes[-1]), highlight=False)
-    gaps = differences(outcomes)
-    document = {
-        "command": command,
-        "machine": machine(),
-        "data": f"{data.name}, {len(data):,} rows, {data.frauds} frauds, {protocol} splits",
-        "fingerprint": data.fingerprint,
-        "settings": settings.model_dump(mode="json", exclude={"data", "known_samples", "tracking_uri"}),
-        "differences": gaps,
-        "targets": [
-            {"target": t, "value": v, "reached": bool(r)} for t, v, r in targets(outcomes, gaps, protocol)
-        ],
-        "splits": [
-            {"seed": o.seed, "test_frauds": o.frauds, "figures": o.figures, "seconds": o.seconds}
-            for o in outcomes
-        ],
-    }
-    path = save(document, "quality.json" if protocol == "random" else "quality-rolling.json")
+                console.print(_in_short(outcome), highlight=False)
+            gaps = differences(outcomes)
+            document |= {
+                "differences": gaps,
+                "targets": [
+                    {"target": t, "value": v, "reached": bool(r)}
+                    for t, v, r in targets(outcomes, gaps, protocol)
+                ],
+                "splits": [asdict(one) for one in outcomes],
+            }
+            path = save(document, name)
     plot(outcomes, path.with_suffix(".png"), str(document["data"]))
     print_quality(console, outcomes, document)
     console.print(f"{document['machine']}\n{command}\n{path}, {path.with_suffix('.png')}", highlight=False)
+
+
+def read_outcomes(path: Path, document: Mapping[str, Any]) -> dict[int, Outcome]:
+    """Return what an earlier run on the same data with the same settings has measured, by split."""
+    if not path.is_file():
+        return {}
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    if any(earlier[key] != document[key] for key in ("data", "fingerprint", "settings")):
+        return {}
+    return {split["seed"]: Outcome(**split) for split in earlier["splits"]}
 
 
 def _in_short(outcome: Outcome) -> str:
@@ -292,6 +309,11 @@ def main(arguments: Sequence[str]) -> None:
         default="random",
         help="rolling: windows in order of time",
     )
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help="keep the splits an interrupted run on the same data has measured",
+    )
     parser.add_argument("--speed", action="store_true", help="measure fit time instead of quality")
     parser.add_argument("--rounds", type=int, default=1, help="rounds of --speed (default 1)")
     wanted = parser.parse_args(arguments)
@@ -303,7 +325,7 @@ def main(arguments: Sequence[str]) -> None:
         compare_speed(console, settings, wanted.rounds, command)
     else:
         splits = wanted.splits or (10 if wanted.protocol == "random" else 6)
-        compare_quality(console, settings, wanted.protocol, splits, wanted.seed, command)
+        compare_quality(console, settings, wanted.protocol, splits, wanted.seed, command, go_on=wanted.go_on)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A small training and registries of its own: what the tests of training share."""
 
+import importlib.util
 import io
 import shutil
 from collections.abc import Iterator
@@ -42,6 +43,14 @@ THIRD_PARTY_WARNINGS = [
         "GitWildMatchPattern",  # BentoML's use of pathspec
         "The .__get_pydantic_core_schema__. method",  # BentoML's use of pydantic
     )
+]
+
+
+NEEDS_SPARK = [
+    pytest.mark.skipif(
+        importlib.util.find_spec("pyspark") is None, reason="needs pyspark: `make setup SPARK=1` installs it"
+    ),
+    pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java 17 or newer"),
 ]
 
 

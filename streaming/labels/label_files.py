@@ -1,6 +1,5 @@
 """Reads labels from CSV or parquet, row by row; a row that is no label is kept with its reason."""
 
-import csv
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +10,14 @@ import msgspec
 
 from streaming.errors import DataError
 from streaming.labels.records import Label, LabelRejection, check_label
+from streaming.replay.csv_tables import is_csv, is_text, open_csv_table
+from streaming.replay.data_files import check_data_path
+from streaming.replay.parquet_tables import column_names, read_columns
 
 IDENTITY = "transaction_id"
 #: Columns that say what is true; a data file has the first.
 VERDICTS = ("Class", "is_fraud")
 COLUMNS = (IDENTITY, *VERDICTS, "labelled_at_ms", "origin")
-PARQUET_ROWS = 8192  # read at a time: memory stays flat whatever the file's size
 
 _TRUTH = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
@@ -48,7 +49,7 @@ def read_label_rows(
     Parameters
     ----------
     path : Path
-        ``.parquet``, or CSV whatever its suffix. ``Class`` or ``is_fraud`` is needed: 1, true, 0, false, or
+        CSV or parquet as `replay` reads it. ``Class`` or ``is_fraud`` is needed: 1, true, 0, false, or
         nothing, which withdraws. Without ``transaction_id`` a row has its number, as `replay` names it.
     origin : str
         For rows that do not say.
@@ -62,9 +63,8 @@ def read_label_rows(
     DataError
         If the file is missing, cannot be read, or has no column that says what was fraud.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: --data wants a CSV or parquet file with labels.")
-    rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path)
+    check_data_path(path)
+    rows = _csv_rows(path) if is_csv(path) else _parquet_rows(path)
     for number, cells in enumerate(itertools.islice(rows, limit), 1):
         yield LabelRow(number, cells, _read_row(number, cells, origin, clock_ms()))
 
@@ -97,30 +97,21 @@ def _whole(cell: object) -> object:
 
 
 def _csv_rows(path: Path) -> Iterator[Cells]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            names = _check_columns(path, reader.fieldnames or ())
-            for row in reader:
-                yield {name: row[name] for name in names}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from error
+    with open_csv_table(path) as table:
+        places = {name: table.names.index(name) for name in _check_columns(path, table.names)}
+        for number, cells in enumerate(table.rows, 1):
+            # A short row has nothing in its last columns.
+            found = {name: cells[at] if at < len(cells) else None for name, at in places.items()}
+            if not all(is_text(text) for text in found.values() if text):
+                raise DataError(f"{path}, row {number}: a cell is not text in UTF-8.")
+            yield found
 
 
 def _parquet_rows(path: Path) -> Iterator[Cells]:
-    try:
-        from pyarrow import ArrowException, parquet  # the bridge does not need it
-    except ImportError as error:
-        raise DataError(
-            "Reading parquet needs pyarrow: install the group `parquet`, or give a CSV file."
-        ) from error
-    try:
-        file = parquet.ParquetFile(path)
-        names = _check_columns(path, file.schema_arrow.names)
-        for part in file.iter_batches(PARQUET_ROWS, columns=names):
-            yield from part.to_pylist()
-    except (OSError, ArrowException) as error:
-        raise DataError(f"{path} cannot be read as parquet: {error}") from error
+    names = _check_columns(path, column_names(path))
+    texts = [name for name in names if name == IDENTITY]
+    for columns in read_columns(path, (), texts, [name for name in names if name != IDENTITY]):
+        yield from (dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True))
 
 
 def _check_columns(path: Path, names: Any) -> list[str]:  # noqa: ANN401  # a header of either library

@@ -1,20 +1,19 @@
 """Reads transactions from CSV or parquet and writes each as the JSON that ``/classify`` takes."""
 
-import csv
-import math
-from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from streaming.errors import DataError
+from streaming.replay.csv_tables import CSV_SUFFIXES, is_csv, is_text, open_csv_table
+from streaming.replay.parquet_tables import PARQUET_SUFFIXES, column_names, read_columns
 
 FEATURES = ("Time", *(f"V{number}" for number in range(1, 29)), "Amount")
 IDENTITY = "transaction_id"
-NO_NUMBER = "a cell is missing or is no number."
-PARQUET_ROWS = 8192  # read at a time: memory stays flat whatever the file's size
+#: The models score float32: what overflows there is no number to them, and NaN compares with nothing.
+LARGEST = 3.4028234663852886e38
 
 Transaction = tuple[bytes, bytes]
 """Key (the transaction's id) and value (its JSON object)."""
@@ -26,94 +25,85 @@ def read_transactions(path: Path) -> Iterator[Transaction]:
     Parameters
     ----------
     path : Path
-        ``.parquet``, or CSV whatever its suffix; the 30 features in any order, further columns
-        ignored: neither label nor weight leaves this process. Rows without ``transaction_id``
-        get their row number, from 1.
+        CSV or parquet as `training` reads it: ``.csv``, ``.tsv``, either with ``.gz``, ``.zip``,
+        ``.parquet``, or a folder of parquet files; the 30 features in any order, further columns ignored:
+        neither label nor weight leaves this process. Rows without ``transaction_id`` get their row number,
+        from 1.
 
     Raises
     ------
     DataError
         If the file is missing, lacks a column or holds something that is no number.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist: --data wants a CSV or parquet file, or `simulator`.")
-    rows = _parquet_rows(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_rows(path)
+    check_data_path(path)
+    rows = _csv_rows(path) if is_csv(path) else _parquet_rows(path)
     encode = msgspec.json.Encoder().encode
+    number = 0
     for number, (identity, values) in enumerate(rows, 1):
-        if not all(map(math.isfinite, values)):
-            raise DataError(f"{path}, row {number}: {NO_NUMBER}")
+        for name, value in zip(FEATURES, values, strict=True):
+            if not -LARGEST <= value <= LARGEST:
+                raise _bad_cell(path, number, name)
         name = str(number) if identity is None else identity
         yield name.encode(), encode({IDENTITY: name, **dict(zip(FEATURES, values, strict=True))})
+    if not number:
+        raise DataError(f"{path} has no rows.")
+
+
+def check_data_path(path: Path) -> None:
+    """Raise DataError unless there is a file or folder whose name says what it holds."""
+    if not path.exists():
+        raise DataError(f"{path} does not exist: --data wants a CSV or parquet file.")
+    if not is_csv(path) and not path.is_dir() and path.suffix.lower() not in PARQUET_SUFFIXES:
+        raise DataError(f"{path}: the suffix must be {', '.join((*CSV_SUFFIXES, *PARQUET_SUFFIXES))}.")
 
 
 Row = tuple[str | None, Sequence[float]]
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            pick = _picker(path, [name.strip() for name in next(reader, [])])
-            for cells in reader:
-                if cells:
-                    yield _csv_row(path, reader.line_num, pick, cells)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as CSV: {error}") from error
-
-
-def _csv_row(
-    path: Path, line: int, pick: Callable[[Sequence[Any]], tuple[Any, list[Any]]], cells: list[str]
-) -> Row:
-    try:
-        identity, texts = pick(cells)
-        return identity, [float(text) for text in texts]
-    except (ValueError, IndexError) as error:
-        raise DataError(f"{path}, line {line}: {NO_NUMBER}") from error
+    with open_csv_table(path) as table:
+        _check_columns(path, table.names)
+        places = [table.names.index(name) for name in FEATURES]
+        where = table.names.index(IDENTITY) if IDENTITY in table.names else None
+        width = len(table.names)
+        for number, cells in enumerate(table.rows, 1):
+            if len(cells) != width:
+                raise DataError(
+                    f"{path}, row {number}: has {len(cells)} fields where the header has {width}."
+                )
+            if where is not None and not is_text(cells[where]):
+                raise DataError(f"{path}, row {number}: {IDENTITY} is missing or is not text in UTF-8.")
+            values = [table.number(cells[place]) for place in places]
+            yield None if where is None else cells[where], values
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    try:
-        from pyarrow import ArrowException, parquet  # the bridge does not need it
-    except ImportError as error:
-        raise DataError(
-            "Reading parquet needs pyarrow: install the group `parquet`, or give a CSV file."
-        ) from error
-    try:
-        file = parquet.ParquetFile(path)
-        names = [name for name in (IDENTITY, *FEATURES) if name in file.schema_arrow.names]
-        pick = _picker(path, names)
-        for part in file.iter_batches(PARQUET_ROWS, columns=names):
-            for cells in zip(*(part.column(name).to_pylist() for name in names), strict=True):
-                identity, values = pick(cells)
-                yield _identity(path, identity), [_number(value) for value in values]
-    except (OSError, ArrowException) as error:
-        raise DataError(f"{path} cannot be read as parquet: {error}") from error
+    names = column_names(path)
+    _check_columns(path, names)
+    texts = [IDENTITY] if IDENTITY in names else []
+    first_row = 0
+    for columns in read_columns(path, FEATURES, texts):
+        rows = len(columns["Time"])
+        for name, cells in columns.items():
+            if None in cells:
+                row = first_row + cells.index(None) + 1
+                raise _bad_cell(path, row, name)
+        identities = columns[IDENTITY] if texts else [None] * rows
+        yield from zip(identities, zip(*(columns[name] for name in FEATURES), strict=True), strict=True)
+        first_row += rows
 
 
-def _identity(path: Path, value: object) -> str | None:
-    """Return an id as text: columns of bytes hold text, or are refused."""
-    if not isinstance(value, bytes):
-        return None if value is None else str(value)
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: column {IDENTITY} holds bytes that are not text in UTF-8.") from None
+def _bad_cell(path: Path, row: int, column: str) -> DataError:
+    return DataError(f"{path}, row {row}: a cell is missing or is no number: column {column}.")
 
 
-def _number(value: object) -> float:
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan  # type: ignore[arg-type]  # checked
-
-
-def _picker(path: Path, names: Sequence[str]) -> Callable[[Sequence[Any]], tuple[Any, list[Any]]]:
-    missing = [name for name in FEATURES if name not in names]
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    counts = Counter(names)
+    missing = [name for name in FEATURES if not counts[name]]
     if missing:
         raise DataError(
             f"{path} lacks {'the column' if len(missing) == 1 else 'columns'} {', '.join(missing)}."
         )
-    repeated = {name for name in (*FEATURES, IDENTITY) if list(names).count(name) > 1}
+    repeated = sorted(name for name in (*FEATURES, IDENTITY) if counts[name] > 1)
     if repeated:
-        raise DataError(f"{path} has a column twice: {', '.join(sorted(repeated))}.")
-    places = [names.index(name) for name in FEATURES]
-    where = names.index(IDENTITY) if IDENTITY in names else None
-    return lambda cells: (None if where is None else cells[where], [cells[place] for place in places])
+        raise DataError(f"{path} has a column twice: {', '.join(repeated)}.")

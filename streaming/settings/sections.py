@@ -325,7 +325,11 @@ class MetricsSettings(Section):
 class ReplaySettings(Section):
     """Which recorded transactions are sent, and how."""
 
-    data: str = Field("simulator", min_length=1, description="CSV or parquet file, or `simulator`.")
+    data: str = Field(
+        "simulator",
+        min_length=1,
+        description="CSV or parquet file, as `training` reads them, or `simulator`.",
+    )
     limit: int | None = Field(None, ge=1, description="Largest number of transactions to send; null: all.")
     loop: bool = Field(False, description="Start again at the end of the file, until stopped.")
     rate: float = Field(

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from training.data.csv_format import open_csv_bytes, read_csv_format, with_decimal_points
 from training.data.files import (
+    BLANKS,
     CSV_BLOCK_BYTES,
-    NO_NUMBER,
-    NO_TEXT,
     convert_options,
     converts,
     wrong_width,
 )
+from training.data.parquet_tables import NO_NUMBER, NO_TEXT
 from training.errors import BadFileError
 
 
@@ -117,4 +117,4 @@ def _convert(column: pa.Array, kind: pa.DataType, bad: list[int]) -> pa.Array:
         keep[bad] = False
         column = pc.if_else(pa.array(keep), column, pa.scalar(None, column.type))
     texts = column.cast(pa.string())
-    return texts if kind == pa.string() else pc.utf8_trim_whitespace(texts).cast(kind)
+    return texts if kind == pa.string() else pc.utf8_trim(texts, BLANKS).cast(kind)

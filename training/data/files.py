@@ -7,15 +7,13 @@ time as text, only to name the column and row, so that good files pay nothing fo
 import contextlib
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from training.data.csv_format import (
     CSV_SUFFIXES,
@@ -24,13 +22,24 @@ from training.data.csv_format import (
     read_csv_format,
     with_decimal_points,
 )
+from training.data.parquet_tables import (
+    LABEL,
+    NO_NUMBER,
+    NO_TEXT,
+    PARQUET_SUFFIXES,
+    convert_column,
+    open_parquet,
+    parquet_files,
+    partition_values,
+    read_parquet,
+)
 from training.errors import BadFileError, NoSuchFileError
 
-LABEL = "Class"
 MISSING = "the value is missing"
-NO_NUMBER, NO_TEXT = "holds text, not a number", "is not text in UTF-8"
 # Arrow's CSV reader works block by block; 4 MiB is about 8,000 transactions.
 CSV_BLOCK_BYTES = 1 << 22
+# What Arrow takes from around a number; a no-break space is text.
+BLANKS = " \t"
 
 
 def check_path(path: Path) -> None:
@@ -46,8 +55,8 @@ def check_path(path: Path) -> None:
             return
         if not stat.S_ISREG(mode):
             raise NoSuchFileError(f"{path}: is not a file")
-        if not is_csv(path) and path.suffix.lower() != ".parquet":
-            known = f"{', '.join(CSV_SUFFIXES)} or .parquet"
+        if not is_csv(path) and path.suffix.lower() not in PARQUET_SUFFIXES:
+            known = f"{', '.join(CSV_SUFFIXES)}, {' or '.join(PARQUET_SUFFIXES)}"
             raise NoSuchFileError(f"{path}: the suffix must be {known}")
         with path.open("rb") as file:  # what may be read shows only here
             empty = not file.read(1)
@@ -59,30 +68,14 @@ def check_path(path: Path) -> None:
         raise BadFileError(f"{path}: the file is empty")
 
 
-def parquet_files(path: Path) -> list[Path]:
-    """Return the files of a parquet table in order: itself, or what a folder holds but for hidden names."""
-    if not path.is_dir():
-        return [path]
-    found = [file for file in path.rglob("*") if file.suffix.lower() == ".parquet" and file.is_file()]
-    return sorted(file for file in found if not any(part[0] in "._" for part in file.relative_to(path).parts))
-
-
 def column_names(path: Path) -> list[str]:
     """Return the names of all columns in file order, without blanks around them; duplicates stay."""
     if is_csv(path):
         return list(read_csv_format(path).names)
     files = parquet_files(path)
-    with _open_parquet(files[0]) as file:
+    with open_parquet(files[0]) as file:
         names = [name.strip() for name in file.schema_arrow.names]
-    return [*names, *_partition_values(files[0], path)]
-
-
-def _partition_values(file: Path, root: Path) -> dict[str, str]:
-    """Return the columns that the folders between stand for, as in ``Class=1/part-0.parquet``."""
-    if file == root:
-        return {}
-    pairs = (part.partition("=") for part in file.relative_to(root).parts[:-1] if "=" in part)
-    return {name: value for name, _, value in pairs}
+    return [*names, *partition_values(files[0], path)]
 
 
 def check_columns(path: Path, required: Sequence[str], optional: Sequence[str]) -> list[str]:
@@ -107,7 +100,7 @@ def count_rows(path: Path) -> int:
     if not is_csv(path):
         total = 0
         for part in parquet_files(path):
-            with _open_parquet(part) as file:
+            with open_parquet(part) as file:
                 total += int(file.metadata.num_rows)
         return total
     lines, last = 0, b"\n"
@@ -128,7 +121,7 @@ def read_batches(
     BadFileError
         For the first batch with text where a number belongs, an empty cell, or a broken row.
     """
-    read = _read_csv if is_csv(path) else _read_parquet
+    read = _read_csv if is_csv(path) else read_parquet
     first_row = 0
     for batch in read(path, numbers, texts, rows):
         _refuse_nulls(path, batch, first_row)
@@ -155,7 +148,7 @@ def read_raw_batches(
     """
     if is_csv(path):
         return _read_csv_blocks(path, numbers, texts, rows)
-    return _read_parquet(path, numbers, texts, rows, row_groups)
+    return read_parquet(path, numbers, texts, rows, row_groups)
 
 
 def _refuse_nulls(path: Path, batch: pa.RecordBatch, first_row: int) -> None:
@@ -163,119 +156,6 @@ def _refuse_nulls(path: Path, batch: pa.RecordBatch, first_row: int) -> None:
         if column.null_count:
             row = first_row + int(pc.index(column.is_null(), True).as_py()) + 1
             raise BadFileError(f"{path}: column {name}, row {row}: {MISSING}")
-
-
-# --- parquet
-
-
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise BadFileError(f"{path}: is not a readable parquet file; is it cut off?") from error
-
-
-def _read_parquet(
-    path: Path,
-    numbers: Sequence[str],
-    texts: Sequence[str],
-    rows: int,
-    row_groups: Sequence[int] | None = None,
-) -> Iterator[pa.RecordBatch]:
-    first_row = 0
-    for part in parquet_files(path):
-        with _open_parquet(part) as file:
-            stored = {name.strip(): name for name in file.schema_arrow.names}
-            folders = {
-                name: value for name, value in _partition_values(part, path).items() if name not in stored
-            }
-            read = [stored[name] for name in (*numbers, *texts) if name in stored]
-            _refuse_lost_columns(part, (*numbers, *texts), {*stored, *folders})
-            # Group by group: asked for all at once, Arrow reads ahead without bound.
-            indices = range(file.num_row_groups) if row_groups is None else row_groups
-            threads = pa.cpu_count() > 1
-            groups = (
-                file.iter_batches(rows, row_groups=[i], columns=read, use_threads=threads) for i in indices
-            )
-            batches = chain.from_iterable(groups)
-            while (batch := _next_batch(part, batches)) is not None:
-                yield _convert_parquet(part, batch, stored, folders, numbers, texts, first_row)
-                first_row += batch.num_rows
-
-
-def _refuse_lost_columns(path: Path, needed: Sequence[str], found: set[str]) -> None:
-    lost = [name for name in needed if name not in found]
-    if lost:  # another file of the same folder has them
-        raise BadFileError(f"{path}: missing column{'s'[: len(lost) > 1]} {', '.join(lost)}")
-
-
-def _convert_parquet(
-    path: Path,
-    batch: pa.RecordBatch,
-    stored: Mapping[str, str],
-    folders: Mapping[str, str],
-    numbers: Sequence[str],
-    texts: Sequence[str],
-    first_row: int,
-) -> pa.RecordBatch:
-    names, columns = [*numbers, *texts], []
-    for name in names:
-        kind = pa.float64() if name in numbers else pa.string()
-        if name in folders:
-            column = pa.array([folders[name]] * batch.num_rows, pa.string())
-        else:
-            column = batch.column(stored[name])
-        try:
-            columns.append(_convert_column(column, name, kind))
-        except pa.ArrowInvalid as error:
-            row = first_row + _first_unconvertible(column, name, kind) + 1
-            why = NO_NUMBER if name in numbers else NO_TEXT
-            raise BadFileError(f"{path}: column {name}, row {row}: {why}") from error
-        except (pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-            raise BadFileError(
-                f"{path}: column {name}, row {first_row + 1}: holds {column.type} where a number belongs"
-            ) from error
-    return pa.record_batch(columns, names=names)
-
-
-def _convert_column(column: pa.Array, name: str, kind: pa.DataType) -> pa.Array:
-    """Return a column as numbers or texts; only a label may be a truth value or stand as text."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_fixed_size_binary(column.type):
-        column = column.cast(pa.binary())
-    if kind == pa.string():
-        return column.cast(kind)
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    if name == LABEL and is_text:
-        lower = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-        column = pc.if_else(pc.equal(lower, "true"), "1", pc.if_else(pc.equal(lower, "false"), "0", lower))
-    elif is_text or (pa.types.is_boolean(column.type) and name != LABEL) or pa.types.is_temporal(column.type):
-        raise pa.ArrowTypeError("not a number")
-    return column.cast(kind, safe=False)
-
-
-def _first_unconvertible(column: pa.Array, name: str, kind: pa.DataType) -> int:
-    low, high = 0, len(column)
-    while high - low > 1:
-        middle = (low + high) // 2
-        try:
-            _convert_column(column[low:middle], name, kind)
-        except pa.ArrowInvalid:
-            high = middle
-        else:
-            low = middle
-    return low
-
-
-def _next_batch(path: Path, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
-    try:
-        return next(batches, None)
-    except (pa.ArrowException, OSError) as error:
-        raise BadFileError(f"{path}: a part of the parquet file is not readable; is it damaged?") from error
-
-
-# --- CSV
 
 
 def convert_options(types: dict[str, pa.DataType], decimal_point: str = ".") -> pacsv.ConvertOptions:
@@ -327,7 +207,7 @@ def _with_label(block: pa.RecordBatch) -> pa.RecordBatch:
     if LABEL not in block.schema.names:
         return block
     at = block.schema.get_field_index(LABEL)
-    label = _convert_column(block.column(at), LABEL, pa.float64())
+    label = convert_column(block.column(at), LABEL, pa.float64())
     return block.set_column(at, LABEL, label)
 
 
@@ -393,7 +273,9 @@ def _first_refused(column: pa.Array, kind: pa.DataType) -> int | None:
 def converts(column: pa.Array, kind: pa.DataType) -> bool:
     """Say whether all cells, as bytes, can become `kind`."""
     try:
-        pc.utf8_trim_whitespace(column.cast(pa.string())).cast(kind)
+        texts = column.cast(pa.string())
+        if kind != pa.string():
+            pc.utf8_trim(texts, BLANKS).cast(kind)
     except pa.ArrowInvalid:
         return False
     return True

@@ -21,7 +21,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from training.data.files import LABEL
+from training.data.parquet_tables import LABEL
 from training.data.simulate import ROWS, simulate
 from training.data.transactions import FEATURES, Transactions, from_frame, load_transactions
 from training.data.writing import write_frame

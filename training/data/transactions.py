@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from training.data.files import LABEL, check_columns, check_path, count_rows, read_batches
+from training.data.files import check_columns, check_path, count_rows, read_batches
+from training.data.parquet_tables import LABEL
 from training.errors import BadFileError, DataError
 from training.settings.sections import LimitSettings
 

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from training.data.csv_format import CSV_SUFFIXES
+from training.data.parquet_tables import PARQUET_SUFFIXES
 from training.errors import NoSuchFileError
 from training.scoring.storage import Storage, translate_storage_errors
 
-SUFFIXES = (*CSV_SUFFIXES, ".parquet")
+SUFFIXES = (*CSV_SUFFIXES, *PARQUET_SUFFIXES)
 # What opening one more file is worth, as in Spark's own readers (spark.sql.files.openCostInBytes).
 OPEN_COST_BYTES = 4 << 20
 
@@ -107,7 +108,7 @@ def _is_hidden(data: Storage, path: str) -> bool:
 
 def _cut(data: Storage, info: fs.FileInfo, partition_bytes: int) -> Iterator[Partition]:
     whole = Partition(data.relative(info.path), info.size, info.mtime_ns or 0)
-    is_parquet = info.path.lower().endswith(".parquet")
+    is_parquet = info.path.lower().endswith(PARQUET_SUFFIXES)
     if not (is_parquet and data.is_local and info.size > partition_bytes):
         yield whole
         return

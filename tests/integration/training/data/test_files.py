@@ -201,7 +201,7 @@ def test_a_path_that_leads_nowhere(tmp_path):
     assert refusal(tmp_path / "folder.csv") == "is not a file"
     (tmp_path / "a.xlsx").write_text("x")
     assert refusal(tmp_path / "a.xlsx") == (
-        "the suffix must be .csv, .tsv, .csv.gz, .tsv.gz, .zip or .parquet"
+        "the suffix must be .csv, .tsv, .csv.gz, .tsv.gz, .zip, .parquet or .pq"
     )
     with pytest.raises(NoSuchFileError) as caught:
         next(read_chunks(tmp_path / "none.csv"))

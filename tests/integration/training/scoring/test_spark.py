@@ -17,18 +17,11 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, home_variables
-from tests.training_fixtures import THIRD_PARTY_WARNINGS
+from tests.training_fixtures import NEEDS_SPARK, THIRD_PARTY_WARNINGS
 from training.registry.releases import Registry
 from training.scoring.scorer import ReleaseScorer, score_file
 
-pytestmark = [
-    *THIRD_PARTY_WARNINGS,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        importlib.util.find_spec("pyspark") is None, reason="needs pyspark: `make setup SPARK=1` installs it"
-    ),
-    pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java 17 or newer"),
-]
+pytestmark = [*THIRD_PARTY_WARNINGS, *NEEDS_SPARK, pytest.mark.timeout(1200)]
 CLUSTER = "local-cluster[2,1,1024]"
 FILES = 1000
 

@@ -92,7 +92,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     bad = {
         "does not exist": tmp_path / "none.csv",
         "lacks the column V7": write_csv(tmp_path / "a.csv", [good], [n for n in good if n != "V7"]),
-        "line 3": write_csv(tmp_path / "b.csv", [good, {**good, "V3": "text"}]),
+        "row 2: a cell is": write_csv(tmp_path / "b.csv", [good, {**good, "V3": "text"}]),
         "column twice: Amount": write_csv(tmp_path / "c.csv", [good], [*good, "Amount"]),
         "row 2: a cell": write_csv(tmp_path / "nan.csv", [good, {**good, "V3": "nan"}]),
         "row 1: a cell": write_csv(tmp_path / "inf.csv", [{**good, "Amount": "1e999"}]),
@@ -183,7 +183,7 @@ def test_a_cell_of_a_parquet_file_that_is_no_number_is_named(tmp_path: Path, val
 
 def test_a_column_of_texts_is_no_number(tmp_path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist([row(0, V7="1.5")]), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="row 1: a cell is missing or is no number"):
+    with pytest.raises(DataError, match="column V7 holds string where a number belongs"):
         list(read_transactions(tmp_path / "t.parquet"))
 
 
