@@ -41,6 +41,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SUFFIXES = (".parquet", ".csv")
 PROCESS = "process"
 MASTERS = ("local[2]", "local-cluster[2,1,1024]")
+IN_ROWS = ("mapInPandas", "mapInArrow")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def main(arguments: Sequence[str]) -> None:
         default=MASTERS if importlib.util.find_spec("pyspark") and shutil.which("java") else [],
         help="masters of Spark to score the largest parquet file with; none: without Spark",
     )
+    parser.add_argument(
+        "--in-rows",
+        action="store_true",
+        help="also let Spark read the rows and hand them to Python, which `score` does not",
+    )
     options = parser.parse_args(arguments)
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as name:
@@ -83,6 +89,8 @@ def main(arguments: Sequence[str]) -> None:
         work = [(file, rows, PROCESS) for file, rows in files.items()]
         largest = folder / f"{max(options.rows)}.parquet"
         work += [(largest, max(options.rows), master) for master in options.masters]
+        if options.in_rows:
+            work += [(largest, max(options.rows), f"{way} {MASTERS[0]}") for way in IN_ROWS]
         runs = [score(*item, home) for _ in range(options.rounds) for item in work]
     RESULTS.mkdir(parents=True, exist_ok=True)
     result = {
@@ -141,8 +149,11 @@ def score(file: Path, rows: int, engine: str, home: Mapping[str, str]) -> Run:
     output = file.with_name(f"scores{file.suffix}")
     arguments = [sys.executable, "-m", "training", "score", "--data", str(file), "--output", str(output)]
     if engine != PROCESS:
-        shutil.rmtree(output.with_suffix(""), ignore_errors=True)
-        arguments[-1:] = [str(output.with_suffix("")), "--engine", "spark", "--master", engine]
+        folder = str(output.with_suffix(""))
+        shutil.rmtree(folder, ignore_errors=True)
+        arguments[-1:] = [folder, "--engine", "spark", "--master", engine]
+        if engine.startswith(IN_ROWS):
+            arguments[1:] = ["-m", "benchmarks.score_in_rows", *engine.split(" "), str(file), folder]
     environment = {**os.environ, **home, "COLUMNS": "1000"}
     used, started = Usage(), time.perf_counter()
     with (

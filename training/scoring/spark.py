@@ -2,8 +2,8 @@
 
 Spark places, retries and moves the tasks; it does not carry the rows. A task reads its file, scores it and
 writes its scores itself, with the code that scores a single file without Spark. Rows that Spark reads and
-hands to Python (``mapInPandas``, MLflow's ``spark_udf``) cost several times what scoring costs, and Spark's
-own readers have other rules about what a number or a bad row is.
+hands to Python (``mapInPandas``, ``mapInArrow``, MLflow's ``spark_udf``) cost MEASURED, and Spark's own
+readers have other rules about what a number or a bad row is.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def score_on_spark(
     """
     with tempfile.TemporaryDirectory() as folder, _translate_spark_errors():
         package = Path(training.__file__).parent
-        context.addPyFile(_zip(Path(folder, "training.zip"), package.parent, package.rglob("*.py")))
-        context.addFile(_zip(Path(folder, RELEASE_ARCHIVE), release_folder, release_folder.iterdir()))
+        context.addPyFile(pack_files(Path(folder, "training.zip"), package.parent, package.rglob("*.py")))
+        context.addFile(pack_files(Path(folder, RELEASE_ARCHIVE), release_folder, release_folder.iterdir()))
         done = context.accumulator(0)
         # As many slices as tasks: each is started, retried and moved by itself.
         scored = context.parallelize(tasks, len(tasks)).flatMap(_Task(job, done))
@@ -133,7 +133,7 @@ class _Task:
     def __call__(self, partitions: Sequence[Partition]) -> Iterator[PartitionResult]:
         from pyspark import SparkFiles, TaskContext
 
-        scorer = _load_release(SparkFiles.get(RELEASE_ARCHIVE))
+        scorer = load_release(SparkFiles.get(RELEASE_ARCHIVE))
         again = TaskContext.get()
         is_retry = again is not None and again.attemptNumber() > 0
         for partition in partitions:
@@ -150,7 +150,7 @@ class _Task:
 
 
 @cache
-def _load_release(archive: str) -> ReleaseScorer:
+def load_release(archive: str) -> ReleaseScorer:
     """Load the release once a process: Spark keeps one for each core and gives it one task at a time."""
     pa.set_cpu_count(1)
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as files:
@@ -191,7 +191,7 @@ def _collect(
     return outcome[0]
 
 
-def _zip(archive: Path, root: Path, paths: Iterable[Path]) -> str:
+def pack_files(archive: Path, root: Path, paths: Iterable[Path]) -> str:
     """Pack files: of a release, or of this package, so that executors need only the libraries."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as files:
         for path in sorted(paths):
