@@ -9,10 +9,10 @@ from rich.console import Console
 
 from training.console import ProgressConsole
 from training.errors import DataError, GateRefusedError, LiveComparisonError, RegistryError, UsageError
-from training.registry.bento_store import import_release
+from training.model_store.bento_store import import_release
+from training.model_store.store_record import Pair
 from training.registry.promotion_lock import promotion_lock
 from training.registry.releases import CHALLENGER, Registry, Release
-from training.registry.store_record import Pair
 from training.settings.load import load_settings
 from training.settings.sections import GateSettings
 

@@ -1,1 +1,1 @@
-"""MLflow runs and releases, and the way from there to the BentoML model store."""
+"""MLflow: runs, releases, and which of them is champion."""

@@ -13,9 +13,9 @@ from tests.training_fixtures import SMALL, THIRD_PARTY_WARNINGS, copy_release, u
 from training import __main__ as command_line
 from training.commands import promotion
 from training.errors import GateRefusedError
-from training.registry.bento_store import active_pair
+from training.model_store.bento_store import active_pair
+from training.model_store.store_record import read_record
 from training.registry.releases import NETWORK, Registry
-from training.registry.store_record import read_record
 from training.settings.load import DEFAULT_CONFIG
 
 pytestmark = THIRD_PARTY_WARNINGS

@@ -8,15 +8,15 @@ import pytest
 
 from tests.training_fixtures import THIRD_PARTY_WARNINGS, copy_release
 from training.errors import RegistryError, StoreError
-from training.registry import bento_store as store
-from training.registry.bento_store import (
+from training.model_store import bento_store as store
+from training.model_store.bento_store import (
     STORE_NETWORK,
     STORE_TREES,
     active_pair,
     import_release,
 )
-from training.registry.store_record import RECORD_FILE, Pair, StoreRecord, read_record, write_record
-from training.registry.stored_pairs import model_folder, remove_halves, store_folder
+from training.model_store.store_record import RECORD_FILE, Pair, StoreRecord, read_record, write_record
+from training.model_store.stored_pairs import model_folder, remove_halves, store_folder
 
 pytestmark = THIRD_PARTY_WARNINGS
 

@@ -1,6 +1,6 @@
 """Registered release -> BentoML model store: both models, or nothing that is ever served.
 
-The record of `training.registry.store_record` says which pair is served; it changes last.
+The record of `training.model_store.store_record` says which pair is served; it changes last.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import StoreError
-from training.registry.releases import NETWORK, TREES, Registry, Release
-from training.registry.store_record import Pair, StoreRecord, read_record, write_record
-from training.registry.store_retention import unused, versions_beyond
-from training.registry.stored_pairs import (
+from training.model_store.store_record import Pair, StoreRecord, read_record, write_record
+from training.model_store.store_retention import unused, versions_beyond
+from training.model_store.stored_pairs import (
     STORE_NETWORK,
     STORE_TREES,
     complete_pairs,
@@ -36,6 +35,7 @@ from training.registry.stored_pairs import (
     remove_halves,
     store_folder,
 )
+from training.registry.releases import NETWORK, TREES, Registry, Release
 
 NETWORK_FILE, TREES_FILE = Path("extra_files", "model.onnx"), Path("model.ubj")
 # What serving reads of each model: scores, and the network's reasons.

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from training.errors import StoreError
-from training.registry.store_record import Pair
-from training.registry.store_retention import unused
+from training.model_store.store_record import Pair
+from training.model_store.store_retention import unused
 
 if TYPE_CHECKING:
     import bentoml

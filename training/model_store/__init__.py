@@ -1,0 +1,1 @@
+"""The BentoML model store: releases as services find them, and which of them is served."""
