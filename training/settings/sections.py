@@ -203,14 +203,18 @@ class GateSettings(Section):
         0.02,
         ge=0,
         le=1,
-        description="Average precision the challenger may be below the champion, as measured.",
+        description=(
+            "Average precision the challenger may be below the champion, as measured on the rows new to "
+            "both; 0: none."
+        ),
     )
     max_loss_cost_saved: float = Field(
         0.05,
         ge=0,
         le=1,
         description=(
-            "Share of the amount at risk the challenger may save less than the champion, as measured."
+            "Share of the amount at risk the challenger may save less than the champion, as measured on the "
+            "rows new to both; 0: none."
         ),
     )
     min_frauds: int = Field(
