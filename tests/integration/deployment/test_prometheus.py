@@ -439,9 +439,11 @@ def test_stats_show_the_present_and_colour_it_by_bounds_with_a_meaning(dashboard
         assert defaults["thresholds"]["steps"][0]["color"] in ("text", "green", "orange", "red"), title
         assert all(step["value"] != 80 for step in defaults["thresholds"]["steps"]), title
         missing = [one["options"] for one in defaults["mappings"] if one["type"] == "special"]
-        # Missing is alarming, unless it only wants time.
-        colour = "text" if defaults["noValue"] in ("no labels yet", "needs a day") else "red"
-        assert {one["match"]: one["result"]["color"] for one in missing}["null"] == colour, title
+        assert {one["match"]: one["result"]["color"] for one in missing}["null"] == "red", title
+        # A figure of the last hour is there for an hour after its source has gone.
+        for target in panel["targets"]:
+            outlives = re.search(r"1h\b", target["expr"])
+            assert not outlives or "up{" in target["expr"] or "bridge_lag_records" in target["expr"], title
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
@@ -450,7 +452,16 @@ def test_stats_of_several_values_name_each(dashboard: Path) -> None:
     for panel in panels(dashboard):
         if panel["type"] == "stat":
             several = len(panel["targets"]) > 1 or "{{" in panel["targets"][0]["legendFormat"]
-            assert not several or panel["options"]["textMode"] in ("value_and_name", "name"), panel["title"]
+            assert not several or panel["options"]["textMode"] == "value_and_name", panel["title"]
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_what_is_no_number_is_not_drawn(dashboard: Path) -> None:
+    """A quantile of nothing is NaN, which Grafana draws as a wedge down to the axis."""
+    for panel in panels(dashboard):
+        for target in panel["targets"] if panel["type"] == "timeseries" else []:
+            if target["expr"].startswith("histogram_quantile"):
+                assert ">= 0" in target["expr"], panel["title"]
 
 
 @pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
