@@ -443,6 +443,16 @@ def test_first_steps_wait_as_long_as_an_image_takes() -> None:
     assert not any(line.startswith("kustomize ") for line in first_steps())
 
 
+def test_mlflow_answers_under_its_name_in_the_cluster() -> None:
+    """Its check of the Host header refuses every name that `--allowed-hosts` does not list."""
+    security = pytest.importorskip("mlflow.server.security_utils")
+    allowed = re.search(r"--allowed-hosts=(\S+?)`", (ROOT / "docs" / "operations.md").read_text())
+    assert allowed
+    host = literals("training")["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    assert security.is_allowed_host_header(allowed[1].split(","), host)
+    assert not security.is_allowed_host_header(["localhost:*"], host)
+
+
 def test_drains_are_not_held_up_by_what_is_not_ready() -> None:
     for budget in (m["spec"] for m in MANIFESTS if m["kind"] == "PodDisruptionBudget"):
         assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
