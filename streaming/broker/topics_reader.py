@@ -94,7 +94,7 @@ class TopicsReader(TopicsSource):
         missing = sorted(topic for topic, identity in found.items() if identity is None)
         if missing:
             raise BrokerUnavailable(
-                f"Missing: {', '.join(missing)}. The monitor waits until it is created again"
+                f"Missing topics: {', '.join(missing)}; the monitor goes on when they are created again"
             )
         return {topic: identity for topic, identity in found.items() if identity}
 

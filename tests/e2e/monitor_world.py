@@ -73,6 +73,11 @@ class MonitorWorld:
             admin.delete_topics(list(names))
             wait_until(lambda: not names & set(admin.list_topics()), 30, "the topics are still there")
 
+    def existing_topics(self) -> set[str]:
+        """Return the names of all topics."""
+        with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
+            return set(admin.list_topics())
+
     def send(self, records: Sequence[Sent]) -> None:
         """Send records, each to its partition at its time."""
         producer = KafkaProducer(bootstrap_servers=self.servers, linger_ms=5, delivery_timeout_ms=120_000)
@@ -144,6 +149,13 @@ class MonitorWorld:
             return found
         except httpx.TransportError:
             return {}
+
+    def readiness(self) -> str:
+        """Return what ``/readyz`` says; empty while nobody answers."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).text
+        except httpx.TransportError:
+            return ""
 
     def wait_for(self, records: int, timeout_s: float = 60) -> dict[str, Any]:
         """Wait until so many records have been read in all; return what is shown then."""

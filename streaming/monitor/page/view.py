@@ -58,7 +58,7 @@ class View:
         if silence_s > BROKER_TIMEOUT_S:
             return f"The broker has not answered for {silence_s:.0f} s: figures are as of then."
         if self.monitor is not None and self.monitor.waits_for:
-            return f"{self.monitor.waits_for}: figures are as of then."
+            return f"{self.monitor.waits_for}. Figures are as of then."
         age_s = now - report["generated_at_ms"] / 1000
         if age_s > REPORTS_MISSED * self._refresh_s + 10:
             return f"Figures are {age_s:.0f} s old: the monitor is busy or stuck."
