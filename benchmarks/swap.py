@@ -2,7 +2,7 @@
 
 ::
 
-    python -m benchmarks.swap [--swaps 20] [--rate 1000] [--port 3500] [--folder FOLDER]
+    python -m benchmarks.swap [--swaps 20] [--minutes 60] [--rate 1000] [--port 3500] [--folder FOLDER]
 
 Trains two small releases (kept in ``--folder`` for the next run) and serves one with plain ``bentoml serve``.
 Then ``python -m training promote`` and ``rollback`` run in turn while 64 connections ask as fast as they can,
@@ -40,6 +40,8 @@ from demo.processes import Process
 RESULTS = ROOT / "benchmarks" / "results"
 CONNECTIONS = 64
 WINDOW_S = 2.0
+# An even number, so that the first measured one is a promotion again.
+WARM_UP = 2
 
 
 def main() -> None:
@@ -60,7 +62,7 @@ def main() -> None:
             (folder / "rig").mkdir(exist_ok=True)
             rig = stack.enter_context(open_rig(folder / "rig", ours.url))
             stream = stack.enter_context(decide_stream(rig, options))
-        result |= swap_in_turn(ours, url, expected, options.swaps)
+        result |= swap_in_turn(ours, url, expected, options)
         if options.rate:
             result |= stop_stream(rig, stream, expected)
     result["load_average_after"] = os.getloadavg()
@@ -73,6 +75,7 @@ def read_options() -> argparse.Namespace:
     """Return the command line's options."""
     parser = argparse.ArgumentParser(description="Measure a change of releases while serving.")
     parser.add_argument("--swaps", type=int, default=20, help="promotions and rollbacks in turn (default 20)")
+    parser.add_argument("--minutes", type=float, default=60, help="begin no swap after so long (default 60)")
     parser.add_argument("--rate", type=int, default=1000, help="records a second of the bridge; 0: no bridge")
     parser.add_argument("--port", type=int, default=3500, help="a free port (default 3500)")
     parser.add_argument("--folder", help="where releases and logs are kept (default: a temporary folder)")
@@ -140,18 +143,19 @@ def stop_stream(rig: Rig, stream: Stream, expected: Expected) -> dict[str, Any]:
     return {"bridge": {**check_decisions(rig, stream.topic, expected), "dead_letters": dead}}
 
 
-def swap_in_turn(ours: Server, url: str, expected: Expected, swaps: int) -> dict[str, Any]:
+def swap_in_turn(ours: Server, url: str, expected: Expected, options: argparse.Namespace) -> dict[str, Any]:
     """Promote and roll back in turn under load; return what was measured."""
     load = Asking(ours.url, expected)
-    measured = []
+    measured: list[dict[str, float]] = []
+    ends = time.monotonic() + 60 * options.minutes
     with Checker(ours.url, expected) as checker:
         put_load(ours.url, load.bodies, CONNECTIONS, 3)
-        for number in range(4):  # what is loaded for the first time stays: libraries, pools
+        for number in range(WARM_UP):  # what is loaded for the first time stays: libraries, pools
             swap(url, expected, number, load)
         memory = {"before": ours.memory_mib()}
-        for number in range(swaps):
-            measured.append(swap(url, expected, number, load))
-            print(f"swap {number + 1} of {swaps}: {measured[-1]}", flush=True)
+        while len(measured) < options.swaps and (not measured or time.monotonic() < ends):
+            measured.append(swap(url, expected, len(measured), load))
+            print(f"swap {len(measured)} of {options.swaps}: {measured[-1]}", flush=True)
         time.sleep(3.0)
         memory["after"] = ours.memory_mib()
     return {"swaps": measured, "memory_mib": memory, "load": load.totals(), "checked": checker.totals()}
