@@ -111,20 +111,17 @@ class Batcher:
             task.add_done_callback(self._on_done)
 
     def _next_batch(self) -> list[_Pending]:
-        batch = [self._queue.popleft()]
-        rows = len(batch[0].transactions)
-        while self._queue and self._fits(self._queue[0], batch[0], rows):
+        first = self._queue.popleft()
+        batch, rows = [first], len(first.transactions)
+        # A batch is decided by one release.
+        while self._queue and self._queue[0].decide == first.decide:
+            more = len(self._queue[0].transactions)
+            if rows + more > self._settings.max_batch_rows:
+                break
             batch.append(self._queue.popleft())
-            rows += len(batch[-1].transactions)
+            rows += more
         self.queued_rows -= rows
         return batch
-
-    def _fits(self, pending: _Pending, first: _Pending, rows: int) -> bool:
-        """Say whether `pending` can go with a batch of `rows`: a batch is decided by one release."""
-        return (
-            rows + len(pending.transactions) <= self._settings.max_batch_rows
-            and pending.decide == first.decide
-        )
 
     @property
     def in_flight(self) -> int:

@@ -88,13 +88,6 @@ def _items(text: bytes, is_separator: npt.NDArray[np.bool_], max_items: int) -> 
     return np.concatenate(([1], separators + 1)), np.concatenate((separators, [len(text) - 1]))
 
 
-def _without_escapes(text: bytes) -> bytes:
-    """Return `text` of the same length with every escaped character of its strings blanked."""
-    if b"\\" not in text:
-        return text
-    return text.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
-
-
 def keys_of(text: bytes) -> list[bytes]:
     """Return the keys of an object as they stand in its text, repeated ones each time.
 
@@ -117,7 +110,9 @@ def _depths(
     text: bytes,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.int32]]:
     """Return the characters of `text`, whether each is outside of strings, and how deep it is nested."""
-    characters = np.frombuffer(_without_escapes(text), np.uint8)
+    if b"\\" in text:  # blank the escapes that matter, of the same length
+        text = text.replace(b"\\\\", b"  ").replace(b'\\"', b"  ")
+    characters = np.frombuffer(text, np.uint8)
     outside = ~np.logical_xor.accumulate(characters == QUOTE)
     # `[` and `{`, as `]` and `}`, differ in one bit.
     folded = characters | CASE_BIT

@@ -36,15 +36,10 @@ def use_own_metrics_dir() -> None:
     if VARIABLE in os.environ:
         return  # a worker: the first process has chosen
     shared = Path(BentoMLContainer.bentoml_home.get()) / NAME
-    own = shared / str(os.getpid())
-    _remove_dirs_of_dead_processes(shared)
-    BentoMLContainer.prometheus_multiproc_dir.set(str(own))
-
-
-def _remove_dirs_of_dead_processes(shared: Path) -> None:
     for folder in shared.glob("*"):
         if folder.name.isdigit() and not _is_running(int(folder.name)):
             shutil.rmtree(folder, ignore_errors=True)
+    BentoMLContainer.prometheus_multiproc_dir.set(str(shared / str(os.getpid())))
 
 
 def _is_running(pid: int) -> bool:

@@ -26,6 +26,13 @@ EXAMPLE_TRANSACTION: dict[str, Any] = {
     "transaction_id": "T-17",
     **dict(zip(FEATURE_NAMES, (3600.0, *EXAMPLE_COMPONENTS, 42.5), strict=True)),
 }
+OTHER_TRANSACTION = EXAMPLE_TRANSACTION | {
+    "transaction_id": "T-18",
+    "V4": 5.2,
+    "V10": -7.1,
+    "V14": -9.4,
+    "Amount": 1.0,
+}
 EXAMPLE_DECISION: dict[str, Any] = {
     "transaction_id": "T-17",
     "decision": "review",
@@ -144,7 +151,7 @@ def _classify(settings: Settings) -> dict[str, Any]:
         "schema": one_or_many("Transaction", settings.request.max_transactions),
         "examples": {
             "one": {"summary": "One transaction", "value": EXAMPLE_TRANSACTION},
-            "many": {"summary": "A list", "value": [EXAMPLE_TRANSACTION, _other_example()]},
+            "many": {"summary": "A list", "value": [EXAMPLE_TRANSACTION, OTHER_TRANSACTION]},
         },
     }
     answer = {
@@ -191,17 +198,6 @@ def _answer_examples() -> dict[str, Any]:
         "one": {"summary": "One decision", "value": EXAMPLE_DECISION},
         "many": {"summary": "A list, in the order of the transactions", "value": [EXAMPLE_DECISION, other]},
         "explained": {"summary": "With ?explain=true", "value": EXAMPLE_DECISION | EXAMPLE_REASONS},
-    }
-
-
-def _other_example() -> dict[str, Any]:
-    return {
-        **EXAMPLE_TRANSACTION,
-        "transaction_id": "T-18",
-        "V4": 5.2,
-        "V10": -7.1,
-        "V14": -9.4,
-        "Amount": 1.0,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from bentos.errors import NoReleaseError, ReleaseError
@@ -203,10 +203,15 @@ class ReleaseFollower:
 
     def _first_release(self) -> Release:
         ready = self._ready()
-        wanted, error = self._try_choice()
+        wanted: str | None = None
+        error: ReleaseError | None = None
+        try:
+            wanted = self._choice().version
+        except ReleaseError as refusal:
+            error = refusal
         served = [str(note["serves"]) for note in self._board.notes(GATEWAY)]
-        for version in _distinct([*served, wanted, *sorted(ready)]):
-            if version in ready:
+        for version in dict.fromkeys([*served, wanted, *sorted(ready)]):
+            if version is not None and version in ready:
                 try:
                     return self._read(version)
                 except ReleaseError as refusal:
@@ -214,13 +219,3 @@ class ReleaseFollower:
         if wanted is None:
             raise error or ReleaseError("There is no release to serve.")
         return self._read(wanted)
-
-    def _try_choice(self) -> tuple[str | None, ReleaseError | None]:
-        try:
-            return self._choice().version, None
-        except ReleaseError as error:
-            return None, error
-
-
-def _distinct(versions: Iterable[str | None]) -> list[str]:
-    return list(dict.fromkeys(version for version in versions if version is not None))

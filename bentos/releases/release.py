@@ -62,7 +62,10 @@ def read_release(store: ModelStore, version: str, limits: LimitSettings) -> Rele
     number, fingerprint = identity(network)
     document: Mapping[str, Any] = network["metadata"]
     try:
-        _check_features(document["feature_names"], version)
+        if tuple(document["feature_names"]) != FEATURE_NAMES:
+            raise ReleaseError(
+                f"{NEURAL_NET}:{version} was trained on other features than this service takes."
+            )
         _check_limits(document.get("input_limits"), limits, number)
         return Release(
             number=number,
@@ -99,11 +102,6 @@ def describe(release: Release) -> dict[str, Any]:
         # Absent in releases older than the field: null.
         **{name: document.get(name) for name in LATER_FIELDS},
     }
-
-
-def _check_features(names: list[str], version: str) -> None:
-    if tuple(names) != FEATURE_NAMES:
-        raise ReleaseError(f"{NEURAL_NET}:{version} was trained on other features than this service takes.")
 
 
 def _check_limits(trained: Mapping[str, float] | None, limits: LimitSettings, number: str) -> None:

@@ -69,7 +69,8 @@ class ModelStore:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["schema"] != RECORD_SCHEMA:
                 raise ValueError(f"schema {document['schema']!r}")
-            return {name: _pair(document[name]) for name in ("active", "challenger", "previous")}
+            named = {name: document[name] for name in ("active", "challenger", "previous")}
+            return {name: None if pair is None else StoredPair(**pair) for name, pair in named.items()}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -117,10 +118,6 @@ def identity(document: Mapping[str, Any]) -> tuple[str, str]:
     """Return release and fingerprint of a stored model: what two models must share to be a pair."""
     labels = document["labels"]
     return str(labels.get("release", "")), str(labels.get("fingerprint", ""))
-
-
-def _pair(document: Mapping[str, str] | None) -> StoredPair | None:
-    return None if document is None else StoredPair(**document)
 
 
 def _folders(parent: Path) -> list[Path]:
