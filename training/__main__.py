@@ -47,6 +47,7 @@ HeldOut = Annotated[Path | None, _setting("held_out", default="not written", met
 IfChanged = Annotated[bool | None, _setting("if_changed")]
 IfNone = Annotated[bool | None, _setting("if_none")]
 Challenge = Annotated[bool | None, _setting("challenge")]
+RefitNewest = Annotated[bool | None, _setting("refit_newest")]
 Live = Annotated[str | None, _setting("gate.live", default="not asked", metavar="FILE|URL")]
 Force = Annotated[bool | None, _setting("gate.force")]
 ScoredPath = Annotated[str | None, _setting("score.data", default=REQUIRED, metavar="PATH")]
@@ -80,6 +81,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
     if_changed: IfChanged = None,
     if_none: IfNone = None,
     challenge: Challenge = None,
+    refit_newest: RefitNewest = None,
     force: Force = None,
 ) -> None:
     """Fit both models, record them, promote them as one release if the gate agrees, import it for serving.
@@ -97,6 +99,7 @@ def train(  # noqa: PLR0913, PLR0917 - one parameter for each flag
         if_changed=if_changed,
         if_none=if_none,
         challenge=challenge,
+        refit_newest=refit_newest,
         network=_given(epochs=epochs),
         gate=_given(force=force),
     )

@@ -147,10 +147,15 @@ def _judge_alone(
         reasons.append(
             f"its decisions save {values['cost_saved']:.3g} of the amount at risk, not more than 0"
         )
-    outputs = {
-        "champion": ModelOutput(evidence.baseline, evidence.output.alarm),
-        "challenger": evidence.output,
-    }
+    ranked, note = _judge_ranking(evidence, criteria, settings, seed)
+    return [*reasons, *ranked, *_judge_calibration(evidence, settings)], [f"{note} on {frauds} frauds"]
+
+
+def _judge_ranking(
+    evidence: Evidence, criteria: Criteria, settings: GateSettings, seed: int
+) -> tuple[list[str], str]:
+    """Return why the challenger ranks too badly to pass, and how it does beside logistic regression."""
+    truth, reasons = evidence.truth, []
     ranking = evaluate(
         {"pair": evidence.output},
         truth,
@@ -165,11 +170,12 @@ def _judge_alone(
             f"average precision {ranking.value:.4f} [{ranking.low:.4f}, {ranking.high:.4f}] shows too little "
             f"skill: without any it is the prevalence, {chance:.4f}"
         )
+    baseline = ModelOutput(evidence.baseline, evidence.output.alarm)
+    outputs = {"champion": baseline, "challenger": evidence.output}
     gain = _difference(outputs, "average_precision", truth, criteria, settings, seed)
     if not gain.low > -settings.max_loss_to_baseline:
         reasons.append(f"average precision may be below that of logistic regression ({_signed(gain)})")
-    reasons += _judge_calibration(evidence, settings)
-    return reasons, [f"average precision {_signed(gain)} against logistic regression on {frauds} frauds"]
+    return reasons, f"average precision {_signed(gain)} against logistic regression"
 
 
 def _judge_calibration(evidence: Evidence, settings: GateSettings) -> list[str]:

@@ -56,7 +56,8 @@ class TrainingResult:
     data: Transactions
     split: Split
     settings: Settings
-    fitted: FittedPair
+    fitted: FittedPair  # what is judged
+    served: FittedPair  # what is stored: the same, or fitted again on the test part too
     test: LabelledRows
     outputs: Mapping[str, ModelOutput]  # of the test part
     figures: Mapping[str, Mapping[str, Estimate]]  # of the test part
@@ -89,7 +90,12 @@ def train(
         figures = _figures(outputs, test.truth, settings)
         report(f"{int(test.truth.label.sum())} frauds in {len(test.features):,} rows")
     reference = _describe_unseen(test, outputs, parts, data)
-    return TrainingResult(data, parts, settings, fitted, test, outputs, figures, reference)
+    served = fitted
+    if settings.refit_newest:
+        with console.step("Fit again with the test part") as report:
+            served = refit(fitted, labelled_rows(data, np.arange(len(data))), settings)
+            report(f"{data.frauds} frauds in {len(data):,} rows")
+    return TrainingResult(data, parts, settings, fitted, served, test, outputs, figures, reference)
 
 
 def fit(

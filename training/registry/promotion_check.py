@@ -66,7 +66,9 @@ class Challenger:
 
 def fitted_keys(training: TrainingResult) -> TransactionKeys:
     """Return the keys of all rows that fitted a training or chose its settings."""
-    return TransactionKeys.of(training.data, np.append(training.split.train, training.split.validation))
+    split = training.split
+    parts = [split.train, split.validation, *([split.test] if training.settings.refit_newest else [])]
+    return TransactionKeys.of(training.data, np.concatenate(parts))
 
 
 def challenger_of_training(
@@ -100,6 +102,10 @@ def challenger_of_registry(
     if "recalibrated_from" in release.tags:
         raise DataError(f"release {release.number} was recalibrated: `recalibrate` again judges anew")
     recorded = _recorded_settings(registry, release, settings)
+    if recorded.refit_newest:
+        raise DataError(
+            f"the models of release {release.number} were fitted on its test part too, after it was judged"
+        )
     data = read_data(recorded, console)
     if data.fingerprint != release.fingerprint:
         raise DataError(f"{data.name} does not hold the transactions of release {release.number} any more")

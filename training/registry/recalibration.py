@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from training.data.labelled import LabelledRows, labelled_rows
+from training.data.labelled import labelled_rows
 from training.data.row_keys import TransactionKeys
 from training.data.split import Split, split_by_protocol
 from training.data.transactions import Transactions
 from training.errors import DataError
-from training.evaluation.decision import DecisionRule, decision_costs, fit_decision_rule
+from training.evaluation.decision import decision_costs, fit_decision_rule
 from training.evaluation.metrics import evaluate, metric_criteria
 from training.evaluation.reference import describe_reference
 from training.registry.packages import log_pair, quiet
@@ -47,17 +47,13 @@ def recalibrate(registry: Registry, parent: Release, data: Transactions, setting
     with tempfile.TemporaryDirectory() as folder:
         files = registry.fetch(parent, Path(folder))
         unseen = _unseen(data, files)
-        split = _split(unseen, settings)
+        # All that is not tested is validation: nothing else is fitted.
+        split = split_by_protocol(unseen, settings)
+        split = replace(split, validation=np.sort(np.append(split.train, split.validation)))
         scorer = ReleaseScorer(files, threads=settings.threads)
-        fitted, test = (labelled_rows(unseen, rows) for rows in (split.validation, split.test))
-        scored = scorer.score(fitted.features)
-        rule = fit_decision_rule(
-            scored.neural_net, scored.xgboost, fitted.truth, decision_costs(settings.decision)
-        )
-        reference = _reference(scorer, rule, fitted, unseen, split)
-        scorer.rule = rule
+        decided = _refit_decision(scorer, unseen, split, settings)
+        test = labelled_rows(unseen, split.test)
         output = scorer.score(test.features).output()
-        latency = measure_latency(ReleaseScorer(files, threads=1), test.features)
         figures = evaluate(
             {"pair": output},
             test.truth,
@@ -66,19 +62,39 @@ def recalibrate(registry: Registry, parent: Release, data: Transactions, setting
             confidence=settings.evaluation.confidence,
             seed=settings.seed,
         )
-        document = scorer.document | describe_decision(rule, settings, unseen.prevalence, reference)
-        document |= {
-            "data": describe_data(unseen, split),
-            "metrics": describe_figures(figures),
-            FROM_TAG: parent.number,
-        }
-        keys = TransactionKeys.of(unseen, split.validation)
-        if (files / FITTED_KEYS).is_file():
-            keys = TransactionKeys.load(files / FITTED_KEYS).joined(keys)
-        keys.save(files / FITTED_KEYS)
+        about = {"data": describe_data(unseen, split), "metrics": describe_figures(figures)}
+        document = scorer.document | decided | about | {FROM_TAG: parent.number}
+        _add_keys(files, TransactionKeys.of(unseen, split.validation))
+        latency = measure_latency(ReleaseScorer(files, threads=1), test.features)
         release = _register(registry, parent, files, document, unseen, settings, figures)
     error = figures["pair"]["calibration_error"].value
     return Challenger(release, unseen, split, settings, test, output, error, median_latency(latency))
+
+
+def _refit_decision(
+    scorer: ReleaseScorer, data: Transactions, split: Split, settings: Settings
+) -> dict[str, Any]:
+    """Fit what decides on the validation part, let `scorer` decide by it, and return its description."""
+    rows = labelled_rows(data, split.validation)
+    scored = scorer.score(rows.features)
+    costs = decision_costs(settings.decision)
+    scorer.rule = fit_decision_rule(scored.neural_net, scored.xgboost, rows.truth, costs)
+    probability = scorer.rule.calibration.probability(scored.neural_net, scored.xgboost)
+    scores = {
+        "neural_net": scored.neural_net.astype(np.float64),
+        "xgboost": scored.xgboost.astype(np.float64),
+    }
+    is_random = split.protocol == "random"
+    share = float(rows.truth.weight.sum() / data.sample_weight.sum()) if is_random else 1.0
+    reference = describe_reference(rows, scores, probability, share)
+    return describe_decision(scorer.rule, settings, data.prevalence, reference)
+
+
+def _add_keys(files: Path, keys: TransactionKeys) -> None:
+    """Let the release say that it was fitted on these rows too."""
+    path = files / FITTED_KEYS
+    known = TransactionKeys.load(path).joined(keys) if path.is_file() else keys
+    known.save(path)
 
 
 def _unseen(data: Transactions, files: Path) -> Transactions:
@@ -97,26 +113,6 @@ def _unseen(data: Transactions, files: Path) -> Transactions:
         sample_weight=data.sample_weight[everything],
         transaction_id=None if ids is None else ids[everything],
     )
-
-
-def _split(data: Transactions, settings: Settings) -> Split:
-    """Return a split whose validation part is all that is not tested: nothing else is fitted."""
-    split = split_by_protocol(data, settings)
-    return replace(split, validation=np.sort(np.append(split.train, split.validation)))
-
-
-def _reference(
-    scorer: ReleaseScorer, rule: DecisionRule, rows: LabelledRows, data: Transactions, split: Split
-) -> dict[str, Any]:
-    scored = scorer.score(rows.features)
-    scores = {
-        "neural_net": scored.neural_net.astype(np.float64),
-        "xgboost": scored.xgboost.astype(np.float64),
-    }
-    probability = rule.calibration.probability(scored.neural_net, scored.xgboost)
-    is_random = split.protocol == "random"
-    share = rows.truth.weight.sum() / data.sample_weight.sum() if is_random else 1.0
-    return describe_reference(rows, scores, probability, float(share))
 
 
 def _register(

@@ -79,7 +79,8 @@ def _record_figures(
         fit = {"fit_seconds": part.seconds, "fit_rows": part.rows, "fit_steps_kept": kept + 1}
         runs[model].history([{**fit, **latency[model], "threshold": limits[model]}])
     split = _flat(settings.split.model_dump(), "split.")
-    shared = {"seed": settings.seed, "protocol": settings.protocol, "refit": settings.refit, **split}
+    named = {"seed", "protocol", "refit", "refit_newest"}
+    shared = settings.model_dump(include=named) | split
     # A parameter named after a file's digest would be a column of its own in every comparison.
     everything = settings.model_dump(exclude=NOT_RECORDED | {"known_samples"})
     runs["pair"].parameters(_flat(everything) | _environment())
@@ -119,9 +120,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
 def _write_files(training: TrainingResult, document: Mapping[str, Any], folder: Path) -> None:
     """Write what the release carries."""
     features = reference_features()
-    scores = training.fitted.scores(features)
-    export_onnx(training.fitted.network.module, folder)
-    training.fitted.trees.booster.save_model(folder / "model.ubj")
+    scores = training.served.scores(features)
+    export_onnx(training.served.network.module, folder)
+    training.served.trees.booster.save_model(folder / "model.ubj")
     (folder / "release.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
     batch = {"features": features.tolist(), "neural_net": scores[0].tolist(), "xgboost": scores[1].tolist()}
     (folder / "reference.json").write_text(json.dumps(batch), encoding="utf-8")
@@ -130,8 +131,8 @@ def _write_files(training: TrainingResult, document: Mapping[str, Any], folder: 
 
 def _register(registry: Registry, runs: TrainingRuns, training: TrainingResult, files: Path) -> str:
     """Store and register the two models, then the pair, whose version number becomes the release's."""
-    network = log_network(runs["neural_net"].id, training.fitted.network.module, files)
-    trees = log_trees(runs["xgboost"].id, training.fitted.trees.booster)
+    network = log_network(runs["neural_net"].id, training.served.network.module, files)
+    trees = log_trees(runs["xgboost"].id, training.served.trees.booster)
     pair = log_pair(runs["pair"].id, files)
     about = f"test part of {training.data.name}, {training.split.protocol} split"
     tags, figures = training_tags(training.data, training.settings), training.figures

@@ -68,7 +68,13 @@ def _head(document: Mapping[str, Any], settings: Settings) -> list[str]:
     if settings.refit:
         lines += [
             "Calibration and thresholds were found with models of the training part; then both models were",
-            "fitted again on training and validation rows together. These are stored, and judged here.",
+            "fitted again on training and validation rows together. These are judged here"
+            + ("." if settings.refit_newest else ", and stored."),
+        ]
+    if settings.refit_newest:
+        lines += [
+            "What is stored was fitted once more, on the test rows too: it knows the newest, and no figure",
+            "here is of exactly these models.",
         ]
     return lines
 

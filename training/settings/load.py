@@ -87,6 +87,14 @@ class Settings(BaseSettings):
             "Whether both models are fitted again on training and validation rows, once all is chosen."
         ),
     )
+    refit_newest: bool = Field(
+        False,
+        description=(
+            "Whether both models are fitted once more, on the test part too, after the gate's figures are "
+            "taken: for a stream that changes, the newest rows are worth more than figures of exactly what "
+            "is stored. Such a release cannot be judged again."
+        ),
+    )
     held_out: Path | None = Field(
         None,
         description=(

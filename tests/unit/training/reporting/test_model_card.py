@@ -67,6 +67,9 @@ def test_data_say_what_they_stand_for():
 def test_refitting_is_told_where_it_was_done():
     assert "fitted again on training and validation rows" in card()
     assert "fitted again" not in card(refit=False)
+    assert "judged here, and stored." in card()
+    newest = card(refit_newest=True)
+    assert "judged here.\n" in newest and "fitted once more, on the test rows too" in newest
 
 
 def test_number_of_networks_reads_well():
