@@ -63,7 +63,7 @@ def read_csv_rows(path: Path, numbers: Sequence[str], texts: Sequence[str], afte
         with open_csv_bytes(path) as file:
             blocks = pacsv.open_csv(file, read, parse, convert)
             # An empty block after the last one brings the broken rows at the end.
-            for raw in chain(blocks, [_empty(blocks.schema)]):
+            for raw in chain(blocks, [pa.RecordBatch.from_pylist([], blocks.schema)]):
                 block = with_decimal_points(raw, numbers, form.decimal_point)
                 row_numbers = _number_rows(block.num_rows, last, broken)
                 last = int(row_numbers[-1]) if len(row_numbers) else last
@@ -73,10 +73,6 @@ def read_csv_rows(path: Path, numbers: Sequence[str], texts: Sequence[str], afte
                 yield _convert_block(block.slice(start), row_numbers[start:], numbers, row_reasons)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadFileError(f"{path}: what follows row {last} is not CSV") from error
-
-
-def _empty(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.record_batch([pa.array([], kind) for kind in schema.types], names=schema.names)
 
 
 def _number_rows(count: int, last: int, broken: dict[int, str]) -> NDArray[np.int64]:

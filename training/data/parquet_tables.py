@@ -55,7 +55,9 @@ def read_parquet(
                 name: value for name, value in partition_values(part, path).items() if name not in stored
             }
             read = [stored[name] for name in (*numbers, *texts) if name in stored]
-            _refuse_lost_columns(part, (*numbers, *texts), {*stored, *folders})
+            lost = [name for name in (*numbers, *texts) if name not in stored and name not in folders]
+            if lost:  # another file of the same folder has them
+                raise BadFileError(f"{part}: missing column{'s'[: len(lost) > 1]} {', '.join(lost)}")
             # Group by group: asked for all at once, Arrow reads ahead without bound.
             indices = range(file.num_row_groups) if row_groups is None else row_groups
             threads = pa.cpu_count() > 1
@@ -66,12 +68,6 @@ def read_parquet(
             while (batch := _next_batch(part, batches)) is not None:
                 yield _convert_parquet(part, batch, stored, folders, numbers, texts, first_row)
                 first_row += batch.num_rows
-
-
-def _refuse_lost_columns(path: Path, needed: Sequence[str], found: set[str]) -> None:
-    lost = [name for name in needed if name not in found]
-    if lost:  # another file of the same folder has them
-        raise BadFileError(f"{path}: missing column{'s'[: len(lost) > 1]} {', '.join(lost)}")
 
 
 def _convert_parquet(

@@ -40,7 +40,9 @@ class TransactionKeys:
     @classmethod
     def of(cls, data: Transactions, rows: NDArray[np.intp]) -> TransactionKeys:
         """Return the keys of some rows of a data set."""
-        ids = None if data.transaction_id is None else _hash_texts(data.transaction_id[rows])
+        ids = None
+        if data.transaction_id is not None:
+            ids = np.asarray(pd.util.hash_array(data.transaction_id[rows], categorize=False), np.uint64)
         first, second = (_hash_rounded(data.features[rows], half) for half in _HALVES)
         return cls(ids, (first, second))
 
@@ -96,7 +98,3 @@ def _hash_bits(columns: list[Keys]) -> Keys:
     for bits, factor in zip(columns, factors, strict=True):
         keys += (bits ^ (bits >> np.uint64(29))) * factor
     return keys
-
-
-def _hash_texts(texts: NDArray[np.object_]) -> Keys:
-    return np.asarray(pd.util.hash_array(texts, categorize=False), np.uint64)

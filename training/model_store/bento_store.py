@@ -203,7 +203,7 @@ class _Part:
     def check(self, model: Path, carried: Path) -> None:
         """Raise StoreError unless the model scores the reference batch like the trained one."""
         document = json.loads((carried / REFERENCE_FILE).read_text(encoding="utf-8"))
-        lost = _missing(self.name, model)
+        lost = [str(file) for file in NEEDED[self.name] if not (model / file).is_file()]
         if lost:
             raise StoreError(f"{self.registered} {self.number} has lost {', '.join(lost)}: train again")
         try:
@@ -273,10 +273,6 @@ def _tree_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float
     booster = xgboost.Booster(model_file=model / TREES_FILE)
     scores: NDArray[np.float32] = booster.inplace_predict(features, validate_features=False)
     return scores
-
-
-def _missing(name: str, model: Path) -> list[str]:
-    return [str(file) for file in NEEDED[name] if not (model / file).is_file()]
 
 
 @contextmanager

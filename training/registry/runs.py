@@ -145,7 +145,9 @@ def _grouped(metric: str) -> str:
 def _experiment_id(registry: Registry, name: str) -> str:
     found = registry.client.get_experiment_by_name(name)
     if found is None:
-        location = _artifact_location(registry.tracking_uri, name)
+        # Artefacts lie beside a SQLite file; any other server decides for itself.
+        folder = artifact_folder(registry.tracking_uri)
+        location = None if folder is None else (folder / name).as_uri()
         # Without its kind the UI opens an experiment with the tabs for language models.
         tags = {
             "mlflow.experimentKind": "custom_model_development",
@@ -158,9 +160,3 @@ def _experiment_id(registry: Registry, name: str) -> str:
             f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
         )
     return str(found.experiment_id)
-
-
-def _artifact_location(tracking_uri: str, experiment: str) -> str | None:
-    """Keep artefacts beside a SQLite file; any other server decides for itself."""
-    folder = artifact_folder(tracking_uri)
-    return None if folder is None else (folder / experiment).as_uri()

@@ -87,7 +87,8 @@ def open_runs(
     registry: Registry, data: Transactions, settings: Settings, command: str
 ) -> Iterator[TrainingRuns]:
     """Open the runs of a training; whatever ends it, none stays open."""
-    runs = TrainingRuns(registry, settings, training_tags(data, settings) | _source_tags(command))
+    source = {"mlflow.source.name": f"python -m training {command}", "mlflow.source.type": "LOCAL"}
+    runs = TrainingRuns(registry, settings, training_tags(data, settings) | source)
     try:
         runs["pair"].check_artifacts()
         yield runs
@@ -107,7 +108,3 @@ def training_tags(data: Transactions, settings: Settings) -> dict[str, str]:
         "split": split_key(settings),
         "recipe": recipe_key(settings),
     }
-
-
-def _source_tags(command: str) -> dict[str, str]:
-    return {"mlflow.source.name": f"python -m training {command}", "mlflow.source.type": "LOCAL"}

@@ -119,7 +119,8 @@ class ScoreFolder:
                 writer.write_batch(batch)
                 if bad:
                     aside = aside or self._open_writer(stack, f"_refused/{output}", REFUSED_SCHEMA)
-                    aside.write_batch(_refused_batch(partition.source, bad))
+                    refusals = [{"file": partition.source, **asdict(row)} for row in bad]
+                    aside.write_batch(pa.RecordBatch.from_pylist(refusals, REFUSED_SCHEMA))
                 rows, refused = rows + batch.num_rows, refused + len(bad)
         record = DoneRecord(output, rows, refused)
         self.storage.write(f"{DONE}/{key}.json", json.dumps(asdict(record)).encode())
@@ -145,8 +146,3 @@ class ScoreFolder:
         if self.suffix == ".csv":
             return stack.enter_context(pacsv.CSVWriter(stream, schema))
         return stack.enter_context(pq.ParquetWriter(stream, schema, compression="zstd"))
-
-
-def _refused_batch(source: str, refused: list[RefusedRow]) -> pa.RecordBatch:
-    rows = [{"file": source, **asdict(row)} for row in refused]
-    return pa.RecordBatch.from_pylist(rows, REFUSED_SCHEMA)
