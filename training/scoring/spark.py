@@ -72,6 +72,9 @@ def start_spark(master: str | None, conf: Mapping[str, str]) -> SparkContext:
 def _open_context(master: str | None, conf: Mapping[str, str]) -> SparkContext:
     from pyspark import SparkConf, SparkContext
 
+    if python := conf.get("spark.pyspark.python"):
+        # spark-submit reads the setting; an application that is started otherwise, only the variable.
+        os.environ["PYSPARK_PYTHON"] = python
     if (master or "local").startswith("local"):
         # Neither driver nor executors of a local master have anything to say to other machines.
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")

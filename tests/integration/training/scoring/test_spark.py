@@ -15,11 +15,13 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+import yaml
 
 from tests.conftest import ROOT, home_variables
 from tests.training_fixtures import NEEDS_SPARK, THIRD_PARTY_WARNINGS
 from training.registry.releases import Registry
 from training.scoring.scorer import ReleaseScorer, score_file
+from training.settings.load import DEFAULT_CONFIG
 
 pytestmark = [*THIRD_PARTY_WARNINGS, *NEEDS_SPARK, pytest.mark.timeout(1200)]
 CLUSTER = "local-cluster[2,1,1024]"
@@ -159,9 +161,12 @@ def test_bad_rows_of_every_kind_are_counted_and_written_aside(home, frame, expec
 
 
 def test_job_that_spark_gives_up_is_one_sentence(home, frame, tmp_path):
-    """The workers' Python is not there: said without a traceback."""
+    """The workers' Python, which a setting names, is not there: said without a traceback."""
     frame.head(3).to_csv(tmp_path / "a.csv", index=False)
-    conf = {**home_variables(home), "PYSPARK_PYTHON": "/nonexistent/python"}
+    values = yaml.safe_load(DEFAULT_CONFIG.read_text())
+    values["score"]["spark"]["spark.pyspark.python"] = "/nonexistent/python"
+    (tmp_path / "training.yaml").write_text(yaml.safe_dump(values))
+    conf = {**home_variables(home), "TRAINING__CONFIG": str(tmp_path / "training.yaml")}
     command = [sys.executable, "-m", "training", "score", "--engine", "spark", "--master", "local[1]"]
     command += ["--data", str(tmp_path / "a.csv"), "--output", str(tmp_path / "scores")]
     done = subprocess.run(
