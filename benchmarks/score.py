@@ -91,14 +91,22 @@ def main(arguments: Sequence[str]) -> None:
         work += [(largest, max(options.rows), master) for master in options.masters]
         if options.in_rows:
             work += [(largest, max(options.rows), f"{way} {MASTERS[0]}") for way in IN_ROWS]
-        runs = [score(*item, home) for _ in range(options.rounds) for item in work]
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    result = {
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "load_average_before": load},
-        "runs": [asdict(run) for run in runs],
-    }
-    (RESULTS / "score.json").write_text(json.dumps(result, indent=2))
-    show(runs)
+        runs: list[Run] = []
+        try:
+            for item in work * options.rounds:
+                runs.append(score(*item, home))
+        finally:
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            result = {
+                "machine": {
+                    "cores": os.cpu_count(),
+                    "platform": platform.platform(),
+                    "load_average_before": load,
+                },
+                "runs": [asdict(run) for run in runs],
+            }
+            (RESULTS / "score.json").write_text(json.dumps(result, indent=2))
+            show(runs)
 
 
 def make_release(folder: Path, home: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ One release a worker process and one thread a task, as there; only who reads and
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -55,11 +56,14 @@ def main(arguments: Sequence[str]) -> None:
     way, master, data, output = arguments
     from pyspark.sql import SparkSession
 
+    os.environ |= {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
         registry = Registry(load_settings().tracking_uri)
-        release = registry.fetch(registry.require_champion(), Path(folder, "release"))
+        fetched = Path(folder, "release")
+        fetched.mkdir()
+        release = registry.fetch(registry.require_champion(), fetched)
         settings = {
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
