@@ -75,7 +75,7 @@ def _quality(axes: Any, story: Story, begun: float) -> None:  # noqa: ANN401  # 
     )
     axes.set_ylim(0, 1)
     axes.set_ylabel("recall")
-    axes.legend(loc="lower right", fontsize=9)
+    axes.legend(loc="center", fontsize=9)
 
 
 def _slices(outcomes: list[Outcome], begun: float) -> tuple[list[float], ...]:
