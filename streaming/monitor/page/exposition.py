@@ -92,10 +92,10 @@ def _progress(document: dict[str, Any]) -> Iterator[Metric]:
 
 
 def _quality(releases: list[dict[str, Any]]) -> Iterator[Metric]:
+    current = [one for one in releases if one["is_current"]]
     windows = [
         ((one["role"], one["release"], name), window)
-        for one in releases
-        if one["is_current"]
+        for one in current
         for name, window in one["windows"].items()
     ]
     figures = (
@@ -105,6 +105,16 @@ def _quality(releases: list[dict[str, Any]]) -> Iterator[Metric]:
         for bound in BOUNDS
     )
     yield _gauge("figure", "Live quality", figures, (*WHO, "figure", "bound"))
+    yield from _basis(windows)
+    expected = (
+        ((one["role"], one["release"], name), value)
+        for one in current
+        for name, value in one["expected"].items()
+    )
+    yield _gauge("expected", "What the release promised", expected, ("role", "release", "figure"))
+
+
+def _basis(windows: list[tuple[tuple[str, str, str], dict[str, Any]]]) -> Iterator[Metric]:
     labels = (
         ((*who, origin, is_fraud), found[kind])
         for who, window in windows
@@ -129,13 +139,6 @@ def _quality(releases: list[dict[str, Any]]) -> Iterator[Metric]:
         for name, quantile in (("median", "0.5"), ("p90", "0.9"))
     )
     yield _gauge("label_delay_seconds", "From transaction to label", delays, (*WHO, "quantile"))
-    expected = (
-        ((one["role"], one["release"], name), value)
-        for one in releases
-        if one["is_current"]
-        for name, value in one["expected"].items()
-    )
-    yield _gauge("expected", "What the release promised", expected, ("role", "release", "figure"))
 
 
 def _figures(window: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
