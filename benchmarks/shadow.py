@@ -2,7 +2,7 @@
 
 A filled topic is drained in interleaved rounds: by the champion's bridge alone, and by it while a second
 service and bridge decide the same transactions. All share this machine's cores, so the shadow has the lowest
-priority (``nice -n 19``), as docker-compose.yml gives it the fewest ``cpu_shares``: it falls behind while the
+priority (nice 19), as docker-compose.yml gives it the fewest ``cpu_shares``: it falls behind while the
 champion wants every core, and catches up afterwards. How long that takes is measured too.
 """
 
