@@ -20,6 +20,7 @@ from tests.conftest import BIN, ROOT
 BASE_IMAGE = "python:3.11-slim"
 # What compose starts without any profile; images of others come last.
 OTHERS = ("apache/kafka:4.1.1", "prom/prometheus:v3.5.0")
+ALERTMANAGER = "prom/alertmanager:v0.28.1"
 
 
 class EngineError(AssertionError):

@@ -27,7 +27,10 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(2400)]
 
 # `make containers DATA=file`: what is replayed; without it the part that the release never saw.
 DATA = os.environ.get("DATA", "")
-PORTS = ("KAFKA_PORT", "MLFLOW_PORT", "SERVICE_PORT", "BRIDGE_PORT", "PROMETHEUS_PORT")
+PORTS = (
+    *("KAFKA_PORT", "MLFLOW_PORT", "SERVICE_PORT", "BRIDGE_PORT", "MONITOR_PORT"),
+    *("PROMETHEUS_PORT", "ALERTMANAGER_PORT"),
+)
 # Of images above their base, MB.
 SIZES_MB = {"service": 450, "bridge": 80, "replay": 250}
 NOT_FOR_STREAMING = {"bentoml", "torch", "mlflow", "xgboost", "onnxruntime", "sklearn", "scipy"}
@@ -53,7 +56,7 @@ def stack(release_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         taken.add(choose_port(0, taken))
     stack = Stack(folder, dict(zip(PORTS, taken - {0}, strict=True)))
     try:
-        stack("build", "mlflow", "service", "bridge", "replay")
+        stack("build", "mlflow", "service", "bridge", "monitor", "replay")
         began = time.monotonic()
         stack.up()
         say(f"stack up, first release trained, all healthy: {time.monotonic() - began:.0f} s")
@@ -282,6 +285,55 @@ def test_a_training_on_the_host_writes_to_the_same_registry(stack: Stack, tmp_pa
     wait_until(lambda: served_release(stack) == champion(stack)["version"], 10, "the champion served")
 
 
+def test_a_challenger_in_shadow_decides_beside_the_champion(stack: Stack) -> None:
+    """The monitor compares the two; nobody else sees what the challenger decides."""
+    champion_then, decided_then = served_release(stack), len(decided(stack))
+    train = ("train", "--data", "/in/transactions.parquet", "--epochs", "2", "--seed", "13", "--challenge")
+    stack("run", "--rm", "-T", "train", *train)
+    stack("run", "--rm", "-T", "train", "import", "--challenger")
+    shadow = ("service-shadow", "bridge-shadow")
+    stack("--profile", "shadow", "up", "-d", *shadow)
+    for name in shadow:
+        wait_until(lambda name=name: stack.health(name) == "healthy", 120, f"{name} healthy")
+    replay = ("replay", "--data", "/in/replay.parquet", "--limit", "300")
+    stack("run", "--rm", "-T", "--no-deps", "replay", *replay)
+    wait_until(lambda: compared(stack) >= 300, 120, "300 transactions compared")
+    say(f"champion {champion_then} and its challenger: {compared(stack)} transactions compared")
+    assert served_release(stack) == champion_then
+    assert len(decided(stack)) == decided_then + 300
+
+    def shadow_targets_up() -> bool:
+        found = ask_prometheus(stack, 'up{environment="shadow"}')
+        return sorted(one["metric"]["job"] for one in found if one["value"][1] == "1") == [
+            "bridge",
+            "service",
+        ]
+
+    wait_until(shadow_targets_up, 60, "the shadow scraped as an environment of its own")
+    stack("rm", "-s", "-f", *shadow)
+
+
+def compared(stack: Stack) -> int:
+    """Return how many transactions the monitor has seen decided by champion and challenger."""
+    quality = httpx.get(stack.url("MONITOR_PORT", "/quality.json"), timeout=10).json()
+    return quality["shadow"]["windows"]["since_release"]["compared"] if quality["shadow"] else 0
+
+
+def test_an_alert_reaches_the_log_and_ends(stack: Stack) -> None:
+    if not engine.is_here(engine.ALERTMANAGER):
+        pytest.skip(f"{engine.ALERTMANAGER} is not here and cannot be pulled")
+    stack("stop", "service")
+    wait_until(lambda: alerts(stack, "page firing local ServiceDown"), 240, "the alert")
+    stack("start", "service")
+    wait_until(lambda: stack.health("service") == "healthy", 120, "service healthy")
+    wait_until(lambda: not ask_prometheus(stack, 'ALERTS{alertname="ServiceDown"}'), 60, "the alert's end")
+
+
+def alerts(stack: Stack, beginning: str) -> list[str]:
+    """Return the lines of the container that prints alerts which hold `beginning`."""
+    return [line for line in stack("logs", "--no-color", "alert-log").splitlines() if beginning in line]
+
+
 def test_the_bentos_own_image_takes_the_place_of_the_service(stack: Stack, release_home: Path) -> None:
     image = engine.build_bento(home_variables(release_home), "fraud_detection:containers-test")
     before_training = identity(stack)[1]
@@ -317,11 +369,33 @@ def test_with_keys_only_who_has_one_is_answered(stack: Stack, transactions: list
         wait_until(lambda name=name: stack.health(name) == "healthy", 120, f"{name} healthy")
     url = stack.url("SERVICE_PORT", "/classify")
     assert httpx.post(url, json=transactions[0], timeout=30).status_code == 401
-    headers = {"X-API-Key": "a-key-for-this-test"}
-    assert httpx.post(url, json=transactions[0], headers=headers, timeout=30).status_code == 200
+    assert ask(url, transactions[0], "a-key-for-this-test") == 200
     send_one(stack)
     wait_until(lambda: len(decided(stack)) == before + 1, 60, "decided with the key")
+    rotate(secured, folder)
+    assert ask(url, transactions[0], "a-key-for-this-test") == 401
+    send_one(stack)
+    wait_until(lambda: len(decided(stack)) == before + 2, 60, "decided with the new key")
     assert set(decided(stack).values()) == {1}
+
+
+def rotate(secured: Stack, folder: Path) -> None:
+    """Follow docs/operations.md: the new key beside the old, to the bridge, the old one out."""
+    url = secured.url("SERVICE_PORT", "/classify")
+    with (folder / "api-keys").open("a") as file:
+        file.write("a-newer-key\n")
+    wait_until(lambda: ask(url, {}, "a-newer-key") == 400, 30, "the new key taken")
+    assert ask(url, {}, "a-key-for-this-test") == 400
+    (folder / "api-key").write_text("a-newer-key\n")
+    secured("up", "-d", "--no-deps", "--force-recreate", "bridge", "monitor")
+    wait_until(lambda: secured.health("bridge") == "healthy", 60, "bridge healthy")
+    (folder / "api-keys").write_text("a-newer-key\n")
+    wait_until(lambda: ask(url, {}, "a-key-for-this-test") == 401, 30, "the old key refused")
+
+
+def ask(url: str, transaction: dict[str, Any], key: str) -> int:
+    """Return the status of an answer; a key that is accepted gets an empty object to its 400."""
+    return httpx.post(url, json=transaction, headers={"X-API-Key": key}, timeout=30).status_code
 
 
 def test_images_are_small_and_streaming_has_no_models(stack: Stack) -> None:
