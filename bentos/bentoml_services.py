@@ -32,7 +32,8 @@ from bentos.releases.choice import PACKED_VARIABLE, choose
 from bentos.releases.release import read_release
 from bentos.releases.setup import process_board
 from bentos.releases.store import NEURAL_NET, XGBOOST, ModelStore, StoredPair
-from bentos.rpc.codec import ReleaseRows, Rows
+from bentos.rows import Rows
+from bentos.rpc.codec import ReleaseRows
 from bentos.rpc.scorer import RunnerInstance
 from bentos.rpc.server import RunnerApp, score_batch
 from bentos.settings.load import Settings, process_settings

@@ -13,7 +13,7 @@ from typing_extensions import override
 from bentos.releases.reference import check_reference
 from bentos.releases.release import FEATURE_NAMES
 from bentos.releases.store import NEURAL_NET, XGBOOST, ModelStore
-from bentos.rpc.codec import Rows
+from bentos.rows import Rows
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

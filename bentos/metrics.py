@@ -18,7 +18,7 @@ from bentos.compat.bulk_histogram import BulkHistogram
 from bentos.policy import Alarm
 
 if TYPE_CHECKING:
-    from bentos.classify.classifier import DecisionMessage
+    from bentos.decision_message import DecisionMessage
     from bentos.policy import Floats
     from bentos.releases.release import Release
 

@@ -18,7 +18,8 @@ from bentos.loaded_models import LoadedModel, load_network, load_trees
 from bentos.releases.holder import ReleaseHolder
 from bentos.releases.setup import process_board, process_choice, process_store
 from bentos.releases.store import NEURAL_NET, XGBOOST, ModelStore
-from bentos.rpc.codec import Rows, batched, unbatched
+from bentos.rows import Rows
+from bentos.rpc.codec import batched, unbatched
 from bentos.settings.load import process_settings
 
 

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from bentos.classify.decoding import pack_features
+from bentos.decision_message import DecisionMessage, ModelScores
 from bentos.errors import ScoringFailedError
 from bentos.metrics import Metrics
 from bentos.policy import (
@@ -24,33 +25,11 @@ from bentos.policy import (
     raise_alarms,
 )
 from bentos.releases.release import FEATURE_NAMES, Release
-from bentos.rpc.codec import Rows, rows_of
+from bentos.rows import Rows
+from bentos.rpc.codec import rows_of
 from bentos.rpc.scorer import Scorer
 
 AMOUNT = FEATURE_NAMES.index("Amount")
-
-
-class ModelScores(msgspec.Struct, gc=False):
-    """Each model's own output; `bentos.schemas.Scores` is its published form."""
-
-    neural_net: float
-    xgboost: float
-
-
-class DecisionMessage(msgspec.Struct, gc=False, omit_defaults=True):
-    """One decision, ready to encode; `bentos.schemas.Decision` is its published form."""
-
-    transaction_id: str | msgspec.UnsetType
-    decision: str
-    is_fraud: bool
-    fraud_probability: float
-    risk_level: str
-    raised_by: msgspec.Raw
-    scores: ModelScores
-    release: str
-    models: msgspec.Raw
-    reasons: Any = msgspec.UNSET
-    reasons_for: Any = msgspec.UNSET
 
 
 class Classifier:

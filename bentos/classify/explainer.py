@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from bentos.classify.classifier import DecisionMessage
 from bentos.classify.decoding import pack_features
+from bentos.decision_message import DecisionMessage
 from bentos.errors import OverloadedError, RunnerUnavailableError, ScoringFailedError
 from bentos.policy import Floats, logit
 from bentos.releases.release import FEATURE_NAMES, Release
-from bentos.rpc.codec import Rows
+from bentos.rows import Rows
 from bentos.rpc.scorer import Scorer
 from bentos.settings.sections import ExplainSettings
 

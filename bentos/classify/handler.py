@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 
 from bentos.classify.batching import Batcher, Decide
-from bentos.classify.classifier import DecisionMessage
 from bentos.classify.decoding import Decoded, Decoder
 from bentos.classify.explainer import Explain, Explainer
+from bentos.decision_message import DecisionMessage
 
 _encode = msgspec.json.Encoder().encode
 

@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from bentos.errors import ReleaseError
 from bentos.releases.release import FEATURE_NAMES
+from bentos.rows import Rows
 
 REFERENCE_FILE = "reference.json"
 # Another processor rounds float32 in another order: some 1e-7. A wrong model is off by far more.
 TOLERANCE = 1e-5
-
-Rows = npt.NDArray[np.float32]
 
 
 def check_reference(folder: Path, model: str, score: Callable[[Rows], Rows]) -> None:

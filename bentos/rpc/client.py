@@ -16,7 +16,8 @@ import numpy as np
 from typing_extensions import override
 
 from bentos.errors import RunnerUnavailableError, ScoringFailedError
-from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, Rows, contributions_of
+from bentos.rows import Rows
+from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, contributions_of
 from bentos.rpc.scorer import Scorer
 
 HTTP_OK, HTTP_GONE, HTTP_UNAVAILABLE = 200, 410, 503

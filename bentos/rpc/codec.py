@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import bentoml
 import numpy as np
-import numpy.typing as npt
 from _bentoml_impl.serde import Serde  # type: ignore[import-untyped]
 from _bentoml_sdk.io_models import IORootModel  # type: ignore[import-untyped]
 from starlette.requests import Request
@@ -19,14 +18,13 @@ from starlette.responses import Response
 
 from bentos.compat.bentoml_typing import Method
 from bentos.releases.release import FEATURE_NAMES
+from bentos.rows import Rows
 
 if TYPE_CHECKING:
     from bentos.loaded_models import LoadedModel
 
 MEDIA_TYPE = "application/octet-stream"
 FLOAT32 = np.dtype("<f4")
-
-Rows = npt.NDArray[np.float32]
 
 
 def rows_of(body: bytes) -> Rows:

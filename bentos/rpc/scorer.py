@@ -10,7 +10,8 @@ from typing_extensions import override
 from bentos.errors import ReleaseError, RunnerUnavailableError
 from bentos.loaded_models import LoadedModel
 from bentos.releases.holder import ReleaseHolder
-from bentos.rpc.codec import Rows, rows_of
+from bentos.rows import Rows
+from bentos.rpc.codec import rows_of
 
 
 class Scorer(Protocol):

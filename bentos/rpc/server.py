@@ -19,7 +19,8 @@ from bentos.compat.graceful_shutdown import GracefulShutdown
 from bentos.errors import ReleaseError
 from bentos.loaded_models import LoadedModel
 from bentos.releases.holder import ReleaseHolder
-from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, ReleaseRows, Rows, rows_of
+from bentos.rows import Rows
+from bentos.rpc.codec import FLOAT32, MEDIA_TYPE, ReleaseRows, rows_of
 
 HEADERS = [(b"content-type", MEDIA_TYPE.encode())]
 SCORE, CONTRIBUTIONS, READY = "/score/", "/contributions/", "/ready/"

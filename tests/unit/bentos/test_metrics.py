@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from bentos import errors
-from bentos.classify.classifier import DecisionMessage, ModelScores
 from bentos.compat.bulk_histogram import BulkHistogram
+from bentos.decision_message import DecisionMessage, ModelScores
 from bentos.metrics import REASONS, SCORE_BUCKETS, STATUSES, Metrics
 
 SOURCES = Path(errors.__file__).parent

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bentos.classify.classifier import DecisionMessage, ModelScores
 from bentos.classify.explainer import Explain
 from bentos.classify.handler import Answer
+from bentos.decision_message import DecisionMessage, ModelScores
 from bentos.errors import OverloadedError
 from bentos.gateway.app import GatewayApp
 from bentos.metrics import Metrics
