@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter as Tally
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import REGISTRY, CollectorRegistry
 
-from bentos.compat.bulk_histogram import BulkHistogram
+from bentos.metric_families import Counters, Gauges, Histograms
 from bentos.policy import Alarm
 
 if TYPE_CHECKING:
@@ -22,30 +22,6 @@ if TYPE_CHECKING:
     from bentos.policy import Floats
     from bentos.releases.release import Release
 
-PREFIX = "fraud"
-SECONDS_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
-ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
-# Fine at both ends, where the thresholds are.
-SCORE_BUCKETS = (
-    0.001,
-    0.003,
-    0.01,
-    0.03,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-    0.6,
-    0.7,
-    0.8,
-    0.9,
-    0.97,
-    0.99,
-    0.997,
-    0.999,
-    1.0,
-)
 DECISIONS = ("approve", "review", "decline")
 STAGES = ("receive", "decode", "queue", "runners", "policy", "encode")
 # Every status and reason there is: each series starts at 0, since `rate` ignores the first value of one.
@@ -88,71 +64,10 @@ class Metrics:
         Where the metrics are registered; Prometheus's default registry if omitted.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        to: dict[str, Any] = {"namespace": PREFIX}
-        if registry is not None:
-            to["registry"] = registry
-        self._requests = Counter(
-            "requests", "Requests to /classify that were authorized, by status.", ["status"], **to
-        )
-        self._refused = Counter("refused", "Requests not decided, by reason.", ["reason"], **to)
-        self._transactions = Counter("transactions", "Transactions decided and answered.", **to)
-        self._decisions = Counter(
-            "decisions", "Decisions answered, by kind and release.", ["decision", "release"], **to
-        )
-        self._alarms = Counter(
-            "alarms",
-            "Transactions reviewed or declined, by what raised them.",
-            ["raised_by", "release"],
-            **to,
-        )
-        self._seconds = BulkHistogram(
-            "request_seconds",
-            "Time from a body's last byte to its decisions; without reasons.",
-            buckets=SECONDS_BUCKETS,
-            **to,
-        )
-        self._explain_seconds = BulkHistogram(
-            "explain_request_seconds",
-            "Time from a body's last byte to its decisions with reasons.",
-            buckets=SECONDS_BUCKETS,
-            **to,
-        )
-        self._stages = BulkHistogram(
-            "stage_seconds",
-            "Time spent in each stage that was reached; receive includes the caller's sending.",
-            ["stage"],
-            buckets=SECONDS_BUCKETS,
-            **to,
-        )
-        self._batch_rows = BulkHistogram(
-            "batch_rows", "Transactions in one call to the runners.", buckets=ROWS_BUCKETS, **to
-        )
-        self._batch_requests = BulkHistogram(
-            "batch_requests",
-            "Requests whose transactions went in one call to the runners.",
-            buckets=ROWS_BUCKETS,
-            **to,
-        )
-        self._scores = BulkHistogram("score", "Scores by model.", ["model"], buckets=SCORE_BUCKETS, **to)
-        self._probability = BulkHistogram(
-            "probability", "Calibrated probability of fraud.", buckets=SCORE_BUCKETS, **to
-        )
-        live = {"multiprocess_mode": "livesum", **to}
-        self.queued_rows = Gauge("queued_rows", "Transactions waiting for a call to the runners.", **live)
-        self.batches_in_flight = Gauge("batches_in_flight", "Calls to the runners under way.", **live)
-        self._runner_up = Gauge(
-            "runner_up", "1 where the runner answers.", ["runner"], **{**live, "multiprocess_mode": "livemin"}
-        )
-        self._release = Gauge(
-            "release_info",
-            "1 for the release that is served.",
-            ["release", "neural_net", "xgboost"],
-            **{**live, "multiprocess_mode": "livemax"},
-        )
-        self._swaps = Counter(
-            "release_swaps", "Changes of releases while serving, by outcome.", ["outcome"], **to
-        )
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._counters, self._histograms = Counters(registry), Histograms(registry)
+        self._gauges = Gauges(registry)
+        self.queued_rows, self.batches_in_flight = self._gauges.queued_rows, self._gauges.batches_in_flight
         self._start_at_zero()
         self._pending_statuses: Tally[int] = Tally()
         self._pending_times: list[tuple[bool, float, float, float]] = []
@@ -168,35 +83,35 @@ class Metrics:
     def set_release(self, release: Release) -> None:
         """Show which release is served, and start its series at 0; the one before it shows 0 from now on."""
         if self._served is not None:
-            self._release.labels(*self._served).set(0)
+            self._gauges.release.labels(*self._served).set(0)
         self._served = (release.number, release.neural_net_tag, release.xgboost_tag)
-        self._release.labels(*self._served).set(1)
+        self._gauges.release.labels(*self._served).set(1)
         for decision in DECISIONS:
-            self._decisions.labels(decision, release.number)
+            self._counters.decisions.labels(decision, release.number)
         for alarm in Alarm:
-            self._alarms.labels(str(alarm.name).lower(), release.number)
+            self._counters.alarms.labels(str(alarm.name).lower(), release.number)
 
     def count_swap(self, outcome: str) -> None:
         """Count a change of releases: ``swapped``, or ``refused``."""
-        self._swaps.labels(outcome).inc()
+        self._counters.swaps.labels(outcome).inc()
 
     def _start_at_zero(self) -> None:
         for runner in ("neural_net", "xgboost"):
             self.set_runner_up(runner, is_up=True)
         for status in STATUSES:
-            self._requests.labels(status)
+            self._counters.requests.labels(status)
         for reason in REASONS:
-            self._refused.labels(reason)
+            self._counters.refused.labels(reason)
         for outcome in ("swapped", "refused"):
-            self._swaps.labels(outcome)
+            self._counters.swaps.labels(outcome)
         for stage in STAGES:
-            self._stages.labels(stage)
+            self._histograms.stages.labels(stage)
         for model in ("neural_net", "xgboost"):
-            self._scores.labels(model)
+            self._histograms.scores.labels(model)
 
     def set_runner_up(self, runner: str, is_up: bool) -> None:
         """Show whether `runner` answers."""
-        self._runner_up.labels(runner).set(is_up)
+        self._gauges.runner_up.labels(runner).set(is_up)
 
     def count_request(self, status: int, receive_s: float | None) -> None:
         """Count one authorized request; `receive_s` is None where its body was not read to the end."""
@@ -224,7 +139,7 @@ class Metrics:
 
     def count_refusal(self, reason: str) -> None:
         """Count one request that was not decided."""
-        self._refused.labels(reason).inc()
+        self._counters.refused.labels(reason).inc()
 
     def record_batch(
         self, rows: int, requests: int, queue_s: float, runners_s: float, policy_s: float
@@ -250,25 +165,28 @@ class Metrics:
 
     def _flush_requests(self) -> None:
         for status, number in self._pending_statuses.items():
-            self._requests.labels(str(status)).inc(number)
+            self._counters.requests.labels(str(status)).inc(number)
         self._pending_statuses.clear()
-        self._stages.labels("receive").observe_many(self._pending_receive_times)
+        self._histograms.stages.labels("receive").observe_many(self._pending_receive_times)
         self._pending_receive_times = []
 
     def _flush_decisions(self) -> None:
         pending, self._pending_times = self._pending_times, []
         if not pending:
             return
-        for is_explained, histogram in ((False, self._seconds), (True, self._explain_seconds)):
+        for is_explained, histogram in (
+            (False, self._histograms.seconds),
+            (True, self._histograms.explain_seconds),
+        ):
             histogram.observe_many([total for explained, total, *_ in pending if explained == is_explained])
         for position, stage in ((2, "decode"), (3, "encode")):
-            self._stages.labels(stage).observe_many([times[position] for times in pending])
+            self._histograms.stages.labels(stage).observe_many([times[position] for times in pending])
         for (decision, release), number in self._decided.items():
-            self._decisions.labels(decision, release).inc(number)
-        self._transactions.inc(self._decided.total())
+            self._counters.decisions.labels(decision, release).inc(number)
+        self._counters.transactions.inc(self._decided.total())
         for (raised_by, release), number in self._raised.items():
             for alarm in json.loads(raised_by):
-                self._alarms.labels(alarm, release).inc(number)
+                self._counters.alarms.labels(alarm, release).inc(number)
         self._decided.clear()
         self._raised.clear()
 
@@ -277,16 +195,16 @@ class Metrics:
         if not pending:
             return
         rows, requests, *stages = zip(*pending, strict=True)
-        self._batch_rows.observe_many(rows)
-        self._batch_requests.observe_many(requests)
+        self._histograms.batch_rows.observe_many(rows)
+        self._histograms.batch_requests.observe_many(requests)
         for stage, times in zip(("queue", "runners", "policy"), stages, strict=True):
-            self._stages.labels(stage).observe_many(times)
+            self._histograms.stages.labels(stage).observe_many(times)
 
     def _flush_scores(self) -> None:
         if not self._pending_rows:
             return
         for model, pending in zip(("neural_net", "xgboost"), self._pending_scores, strict=True):
-            self._scores.labels(model).observe_many(np.concatenate(pending))
-        self._probability.observe_many(np.concatenate(self._pending_probabilities))
+            self._histograms.scores.labels(model).observe_many(np.concatenate(pending))
+        self._histograms.probability.observe_many(np.concatenate(self._pending_probabilities))
         self._pending_scores, self._pending_probabilities = ([], []), []
         self._pending_rows = 0

@@ -100,16 +100,13 @@ class Explainer:
         by_score = {"neural_net": network, "xgboost": trees, PROBABILITY: combined}
         for index, decision in enumerate(decisions):
             score = explained_score(decision)
-            self._add_reasons(decision, score, by_score[score][index])
-
-    def _add_reasons(self, decision: DecisionMessage, score: str, values: Floats) -> None:
-        contributions, base = values[:FEATURES], float(values[FEATURES])
-        decision.reasons = strongest(contributions, self._settings.reasons)
-        decision.reasons_for = {
-            "score": score,
-            "base_value": base,
-            "log_odds": base + float(contributions.sum()),
-        }
+            contributions, (base,) = np.split(by_score[score][index], [FEATURES])
+            decision.reasons = strongest(contributions, self._settings.reasons)
+            decision.reasons_for = {
+                "score": score,
+                "base_value": float(base),
+                "log_odds": float(base + contributions.sum()),
+            }
 
 
 def explained_score(decision: DecisionMessage) -> str:

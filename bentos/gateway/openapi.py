@@ -26,6 +26,16 @@ EXAMPLE_TRANSACTION: dict[str, Any] = {
     "transaction_id": "T-17",
     **dict(zip(FEATURE_NAMES, (3600.0, *EXAMPLE_COMPONENTS, 42.5), strict=True)),
 }
+EXPLAIN = {
+    "name": "explain",
+    "in": "query",
+    "description": "Add reasons, the features that moved the score most: to all decisions, none, "
+    "or reviews and declines only.",
+    "schema": {"type": "string", "enum": ["true", "false", "alarms"], "default": "false"},
+}
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+}
 OTHER_TRANSACTION = EXAMPLE_TRANSACTION | {
     "transaction_id": "T-18",
     "V4": 5.2,
@@ -158,25 +168,19 @@ def _classify(settings: Settings) -> dict[str, Any]:
         "schema": one_or_many("Decision", settings.request.max_transactions),
         "examples": _answer_examples(),
     }
-    retry = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
     return {
         "operationId": "classify",
         "tags": ["Serving"],
         "summary": "Decide one transaction, or each of a list.",
         "description": "One object gets one decision; a list gets a list of the same length and order. "
         f"A transaction gives each key once and is nested at most {MAX_DEPTH} levels deep.",
-        "parameters": [
-            {
-                "name": "explain",
-                "in": "query",
-                "description": "Add reasons, the features that moved the score most: to all decisions, none, "
-                "or reviews and declines only.",
-                "schema": {"type": "string", "enum": ["true", "false", "alarms"], "default": "false"},
-            }
-        ],
+        "parameters": [EXPLAIN],
         "requestBody": {"required": True, "content": {"application/json": body}},
         "responses": {
-            "200": {"description": "DecisionMessage.", "content": {"application/json": answer}},
+            "200": {
+                "description": "The decision, or one for each transaction.",
+                "content": {"application/json": answer},
+            },
             "400": _fault(
                 "Something in the request is against this document; nothing was decided.",
                 {"loc": [1, "V14"], "type": "missing", "msg": "Field required"},
@@ -185,7 +189,7 @@ def _classify(settings: Settings) -> dict[str, Any]:
             "408": _fault("The body did not arrive in time."),
             "413": _fault("The body or the list is over its limit."),
             "415": _fault("The body is not application/json."),
-            "503": {**_fault("Overloaded or not ready; try again."), "headers": retry},
+            "503": {**_fault("Overloaded or not ready; try again."), "headers": RETRY_AFTER},
         },
     }
 

@@ -108,9 +108,10 @@ class ReleaseFollower:
         is_served = wanted == self._release.version and self._is_confirmed
         if wanted is None or is_served or (wanted, generation) in self._refused:
             return
-        reason = self._reason_to_refuse(wanted, generation)
-        if reason is not None:
-            self._refuse(wanted, reason)
+        notes = [note for runner in RUNNERS for note in self._board.notes(runner)]
+        reasons = [note["refused"].get(wanted) for note in notes if note["generation"] == generation]
+        if any(reasons):
+            self._refuse(wanted, next(filter(None, reasons)))
         elif wanted in self._ready():
             self._is_confirmed = True
             if wanted != self._release.version:
@@ -188,11 +189,6 @@ class ReleaseFollower:
             self._is_posting_refused = True
             return
         self._posted, self._is_posting_refused = note, False
-
-    def _reason_to_refuse(self, version: str, generation: str) -> str | None:
-        notes = (note for runner in RUNNERS for note in self._board.notes(runner))
-        reasons = (note["refused"].get(version) for note in notes if note["generation"] == generation)
-        return next((reason for reason in reasons if reason), None)
 
     def _ready(self) -> set[str]:
         """Return the versions that every process of both runners has loaded."""

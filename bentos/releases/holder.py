@@ -149,8 +149,12 @@ class ReleaseHolder(Generic[Model]):
         needed, may_drop = self._needed()
         for version in sorted(needed - self._models.keys() - self._refused.keys()):
             self._bring(version)
-        if may_drop:
-            self._drop(self._models.keys() - needed)
+        unneeded = self._models.keys() - needed if may_drop else set()
+        for version in unneeded:
+            del self._models[version]
+            self._leases.pop(version).close()
+        if unneeded:
+            give_memory_back()
         self._tell(seen[0])
         self._seen = (seen[0], self._board.stamp())
 
@@ -181,13 +185,6 @@ class ReleaseHolder(Generic[Model]):
                 lease.close()
             reason = str(error) if isinstance(error, ReleaseError) else f"it cannot be loaded ({error!r})"
             self._refused[version] = reason[:500]
-
-    def _drop(self, versions: set[str]) -> None:
-        for version in versions:
-            del self._models[version]
-            self._leases.pop(version).close()
-        if versions:
-            give_memory_back()
 
     def _tell(self, generation: str) -> None:
         """Answer those who asked, and post what is loaded where that has changed."""

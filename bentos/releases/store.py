@@ -82,7 +82,11 @@ class ModelStore:
     def pairs(self) -> list[StoredPair]:
         """Return the pairs whose two models are there and belong together, newest first."""
         found = []
-        for folder in _folders(self.folder / XGBOOST):
+        try:
+            folders = [folder for folder in (self.folder / XGBOOST).iterdir() if folder.is_dir()]
+        except OSError:
+            return []
+        for folder in folders:
             try:
                 trees, network = (self.document(name, folder.name) for name in (XGBOOST, NEURAL_NET))
                 created = datetime.fromisoformat(str(trees["creation_time"]))
@@ -118,10 +122,3 @@ def identity(document: Mapping[str, Any]) -> tuple[str, str]:
     """Return release and fingerprint of a stored model: what two models must share to be a pair."""
     labels = document["labels"]
     return str(labels.get("release", "")), str(labels.get("fingerprint", ""))
-
-
-def _folders(parent: Path) -> list[Path]:
-    try:
-        return [folder for folder in parent.iterdir() if folder.is_dir()]
-    except OSError:
-        return []

@@ -66,7 +66,11 @@ class RunnerApp:
             status, body = await self._contributions(path[len(CONTRIBUTIONS) :], await read_body(receive))
             await send_answer(send, status, HEADERS, body)
         elif method == "GET" and path.startswith(READY):
-            await send_answer(send, self._say_ready(path[len(READY) :]), HEADERS, b"")
+            version, releases = path[len(READY) :], self._releases()
+            is_loaded = releases.holds(version)
+            if not is_loaded:
+                releases.ask(version)
+            await send_answer(send, 200 if is_loaded else 503, HEADERS, b"")
         elif method in ("GET", "HEAD") and path in HEALTH_PATHS:
             await self._application(scope, receive, send)
         elif scope["type"] == "http":
@@ -96,12 +100,6 @@ class RunnerApp:
             return 400, b""
         contributions = await anyio.to_thread.run_sync(model.contributions, rows)
         return 200, np.ascontiguousarray(contributions, FLOAT32).tobytes()
-
-    def _say_ready(self, version: str) -> int:
-        if self._releases().holds(version):
-            return 200
-        self._releases().ask(version)
-        return 503
 
 
 async def score_batch(batch: Sequence[ReleaseRows]) -> list[Rows]:

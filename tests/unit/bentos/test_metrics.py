@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from bentos import errors
 from bentos.compat.bulk_histogram import BulkHistogram
 from bentos.decision_message import DecisionMessage, ModelScores
-from bentos.metrics import REASONS, SCORE_BUCKETS, STATUSES, Metrics
+from bentos.metric_families import SCORE_BUCKETS
+from bentos.metrics import REASONS, STATUSES, Metrics
 
 SOURCES = Path(errors.__file__).parent
 
