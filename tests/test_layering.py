@@ -104,7 +104,7 @@ BENTOS_FLOORS = (
     {"errors", "rows", "decision_message", "policy", "process_metrics"},
     {"asgi", "settings"},
     {"compat"},
-    {"releases"},
+    {"metric_families", "releases"},
     {"loaded_models", "metrics", "schemas"},
     {"rpc"},
     {"classify"},
