@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +56,22 @@ def test_a_library_that_changed_stops_the_start(
     monkeypatch.delattr(target, attribute)
     with pytest.raises(BrokenAssumptionError, match=f"^{library} [0-9.]+ does not fit"):
         check_all_assumptions()
+
+
+def test_metrics_lie_where_no_other_service_of_bentoml_empties_a_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(metrics_dir.VARIABLE, raising=False)
+    before = BentoMLContainer.prometheus_multiproc_dir.get()
+    metrics_dir.use_own_metrics_dir.cache_clear()
+    try:
+        metrics_dir.use_own_metrics_dir()
+        own = Path(BentoMLContainer.prometheus_multiproc_dir.get())
+    finally:
+        BentoMLContainer.prometheus_multiproc_dir.set(before)
+        metrics_dir.use_own_metrics_dir.cache_clear()
+    assert own.is_dir()
+    assert not own.is_relative_to(BentoMLContainer.bentoml_home.get())
 
 
 def test_a_dispatcher_without_a_wait_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
