@@ -291,10 +291,10 @@ def test_a_challenger_in_shadow_decides_beside_the_champion(stack: Stack) -> Non
     train = ("train", "--data", "/in/transactions.parquet", "--epochs", "2", "--seed", "13", "--challenge")
     stack("run", "--rm", "-T", "train", *train)
     stack("run", "--rm", "-T", "train", "import", "--challenger")
-    shadow = ("service-shadow", "bridge-shadow")
-    stack("--profile", "shadow", "up", "-d", *shadow)
-    for name in shadow:
-        wait_until(lambda name=name: stack.health(name) == "healthy", 120, f"{name} healthy")
+    shadow, names = stack.variant(COMPOSE_PROFILES="shadow"), ("service-shadow", "bridge-shadow")
+    shadow("up", "-d", *names)
+    for name in names:
+        wait_until(lambda name=name: shadow.health(name) == "healthy", 120, f"{name} healthy")
     replay = ("replay", "--data", "/in/replay.parquet", "--limit", "300")
     stack("run", "--rm", "-T", "--no-deps", "replay", *replay)
     wait_until(lambda: compared(stack) >= 300, 120, "300 transactions compared")
@@ -310,7 +310,7 @@ def test_a_challenger_in_shadow_decides_beside_the_champion(stack: Stack) -> Non
         ]
 
     wait_until(shadow_targets_up, 60, "the shadow scraped as an environment of its own")
-    stack("rm", "-s", "-f", *shadow)
+    shadow("rm", "-s", "-f", *names)
 
 
 def compared(stack: Stack) -> int:
