@@ -3,7 +3,8 @@
 uvicorn (0.54) with httptools limits neither the size of a request's head nor the time it takes, never closes
 a connection that sends nothing, drops the body of a request that offers ``Upgrade: h2c`` (as Java's client
 and ``curl --http2`` do), and answers what is not HTTP in plain text. Its ``limit_concurrency`` refuses
-requests but closes no connection, and it keeps a connection for as long as its caller likes.
+requests but closes no connection, and it keeps a connection for as long as its caller likes. Where it refuses
+a body unread it closes at once, and the kernel's reset may reach the caller before the answer does.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from bentos.compat.assumptions import require
 from bentos.compat.uvicorn_single_write import CorkedProtocol
 
 SWEEP_INTERVAL_S = 1.0
+# A caller that is refused while it still sends has so long to read why.
+LINGER_S = 2.0
 # A connection ends between this share of its greatest age and the whole: not all at the same moment.
 LEAST_SHARE = 0.8
 UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
@@ -95,6 +98,41 @@ class HeadDeadlines:
             self._timer = loop.call_later(SWEEP_INTERVAL_S, self._sweep, loop)
 
 
+class LingeringTransport:
+    """A transport that, closed while its caller still sends, says so and reads on for `LINGER_S`.
+
+    Parameters
+    ----------
+    transport : asyncio.Transport
+        The transport that is closed; everything but closing is its own.
+    read_on : callable
+        Says whether the caller is in the middle of a request, and if so has its bytes read.
+    """
+
+    def __init__(self, transport: asyncio.Transport, read_on: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._read_on = read_on
+        self._is_lingering = False
+
+    def close(self) -> None:
+        """Close now, or end what is written and close later; TLS (asyncio's) cannot end one side alone."""
+        if self._is_lingering or self._transport.is_closing():
+            return
+        if self._transport.can_write_eof() and self._read_on():
+            self._is_lingering = True
+            self._transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, self._transport.close)
+        else:
+            self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Say whether nothing can be written any more."""
+        return self._is_lingering or self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the transport has
+        return getattr(self._transport, name)
+
+
 class LimitedProtocol(CorkedProtocol):
     """uvicorn's protocol within `limits`."""
 
@@ -111,7 +149,7 @@ class LimitedProtocol(CorkedProtocol):
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(LingeringTransport(transport, self._read_on))  # type: ignore[arg-type]
         share = random.uniform(LEAST_SHARE, 1.0)  # noqa: S311  # nothing to guess
         self._ends_at = self.loop.time() + share * self.limits.max_age_s
         if len(self.connections) > self.limits.max_connections:
@@ -193,6 +231,12 @@ class LimitedProtocol(CorkedProtocol):
         lines += [b"%b: %b" % header for header in kept]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
+
+    def _read_on(self) -> bool:
+        is_sending = self._is_in_head or (self.cycle is not None and self.cycle.more_body)
+        if is_sending:
+            self.flow.resume_reading()  # `data_received` drops what comes once the transport is closing
+        return bool(is_sending)
 
     def give_up_waiting(self) -> None:
         """Close a connection whose head has not arrived in time."""
