@@ -26,6 +26,7 @@ POLL_MS = 200
 GATHER_S = 0.5
 EXPIRE_S = 1.0
 RETRY_S = 0.2
+ASK_S = 2.0
 
 
 class Monitor:
@@ -58,7 +59,7 @@ class Monitor:
         self._reporter = Reporter(state, settings)
         self._stopped = threading.Event()
         self._ids: dict[str, str] = {}
-        self._reported_at = self._expired_at = float("-inf")
+        self._reported_at = self._expired_at = self._asked_at = float("-inf")
         self.last_turn = time.monotonic()
         self.last_commit = 0.0
         self.broker_answered_at = time.monotonic()
@@ -85,8 +86,7 @@ class Monitor:
     def _turn(self) -> None:
         try:
             records = self._gather()
-            # Asked after the records were fetched: as long as the ids are the same, so are the topics.
-            is_other = bool(records) and self._topics.topic_ids() != self._ids
+            is_other = self._is_other_topic(records)
         except (OffsetGone, BrokerUnavailable):
             self._stopped.wait(RETRY_S)
             is_other = True
@@ -98,6 +98,14 @@ class Monitor:
         self.last_turn = time.monotonic()
         self.broker_answered_at = self._topics.answered_at
         self._keep_house()
+
+    def _is_other_topic(self, records: list[InputRecord]) -> bool:
+        """Return whether a topic was made again since the offsets were placed; without records ask seldom."""
+        if not records and time.monotonic() - self._asked_at < ASK_S:
+            return False
+        # Asked after the records were fetched: as long as the ids are the same, so are the topics.
+        self._asked_at = time.monotonic()
+        return self._topics.topic_ids() != self._ids
 
     def _gather(self) -> list[InputRecord]:
         most = self._settings.max_batch_records
