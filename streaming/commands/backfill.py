@@ -9,7 +9,7 @@ from rich.table import Table
 from streaming.bridge.decider import Decider
 from streaming.bridge_state import BridgeState
 from streaming.broker.admin import Admin
-from streaming.broker.group_snapshot import group_metadata_without_member
+from streaming.broker.group.group_snapshot import group_metadata_without_member
 from streaming.broker.range_reader import Offsets, RangeReader
 from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.commands.progress_bar import show_count
@@ -23,12 +23,11 @@ from streaming.reprocessing.backfill import (
 from streaming.reprocessing.backfill import (
     BatchLimits,
     Comparison,
-    EarlierDecision,
-    SourceOffset,
     backfill,
-    earlier_decisions,
     without_decided,
 )
+from streaming.reprocessing.decision_table import DecisionTable
+from streaming.reprocessing.earlier_decisions import collect_decisions, find_start
 from streaming.scoring.backoff import Backoff
 from streaming.scoring.client import HttpClassifier
 from streaming.settings.load import Settings
@@ -55,9 +54,10 @@ def run_backfill(settings: Settings) -> None:
         RangeReader(settings.kafka, group) as reader,
     ):
         starts, ends = (reader.resolve(names.input, bound) for bound in (wanted.begin, wanted.end))
-        earlier = _decisions(settings, names.output, starts, ends)
+        earlier = _decisions(settings, names.output, starts, ends, by_bridge=True)
         # What is done stands in the output topic: offsets of a group would expire, and know one range only.
-        before = _decisions(settings, output, starts, ends)
+        # Runs over several ranges leave them in no order: all of it is read.
+        before = _decisions(settings, output, starts, ends, by_bridge=False)
         records = without_decided(reader.read(names.input, starts, ends), before)
         comparison = _backfill(settings, records, sink, group, earlier)
     for place, decision in before.items():
@@ -99,22 +99,21 @@ def _write(comparison: Comparison, report_file: Path | None) -> None:
 
 
 def _decisions(
-    settings: Settings, topic: str, starts: Offsets, ends: Offsets
-) -> dict[SourceOffset, EarlierDecision]:
+    settings: Settings, topic: str, starts: Offsets, ends: Offsets, *, by_bridge: bool
+) -> DecisionTable:
     """Return the decisions that a topic holds on a range of the input topic."""
-    if all(starts.get(partition, 0) >= end for partition, end in ends.items()):
-        return {}
+    table = DecisionTable(starts, ends)
     with Admin(settings.kafka) as admin:
-        if admin.find(topic) is None:
-            return {}
+        if not table.starts or admin.find(topic) is None:
+            return table
     with RangeReader(settings.kafka) as reader:
-        first, last = (reader.resolve(topic, bound) for bound in ("earliest", "latest"))
-
-        def is_wanted(source: SourceOffset) -> bool:
-            partition, offset = source
-            return starts.get(partition, 0) <= offset < ends.get(partition, 0)
-
-        return earlier_decisions(reader.read(topic, first, last), settings.topics.input, is_wanted)
+        bounds = first, last = reader.resolve(topic, "earliest"), reader.resolve(topic, "latest")
+        is_ordered = False
+        if by_bridge:
+            first, is_ordered = find_start(reader, topic, bounds, settings.topics.input, table)
+        chunks = reader.read(topic, first, last)
+        collect_decisions(chunks, settings.topics.input, table, is_ordered=is_ordered)
+    return table
 
 
 def _backfill(
@@ -122,7 +121,7 @@ def _backfill(
     records: Iterator[list[InputRecord]],
     sink: TransactionalProducer,
     group: str,
-    earlier: dict[SourceOffset, EarlierDecision],
+    earlier: DecisionTable,
 ) -> Comparison:
     service = settings.service
     classifier = HttpClassifier(service)

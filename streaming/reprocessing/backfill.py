@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from streaming.bridge.batch import Batch, split_into_batches
 from streaming.errors import ServiceError
 from streaming.output_records import make_decision_record
@@ -22,64 +20,13 @@ from streaming.records import (
     ServiceDecision,
     Undecided,
 )
+from streaming.reprocessing.decision_table import EarlierDecision, SourceOffset
 
 KIND = "decision"
 MAX_EXAMPLES = 20
 
-SourceOffset = tuple[int, int]
-"""Partition and offset of a transaction."""
-
 RecordId = tuple[str, int, int]
 """Topic, partition and offset of a transaction."""
-
-
-class EarlierDecision(msgspec.Struct, frozen=True, gc=False):
-    """A decision as it was."""
-
-    decision: str
-    release: str
-
-
-class _Source(msgspec.Struct, gc=False):
-    topic: str
-    partition: int
-    offset: int
-
-
-class _DecisionRecord(msgspec.Struct, gc=False):
-    decision: str
-    release: str
-    source: _Source
-
-
-_read = msgspec.json.Decoder(_DecisionRecord).decode
-
-
-def earlier_decisions(
-    records: Iterable[list[InputRecord]], topic: str, is_wanted: Callable[[SourceOffset], bool]
-) -> dict[SourceOffset, EarlierDecision]:
-    """Collect decisions by the transaction they belong to.
-
-    Parameters
-    ----------
-    records : iterable of list of InputRecord
-        Records of a decisions topic.
-    topic : str
-        Input topic whose transactions count.
-    is_wanted : callable
-        Whether a transaction is in the range.
-    """
-    found = {}
-    for chunk in records:
-        for record in chunk:
-            try:
-                one = _read(record.value or b"")
-            except ValueError:
-                continue  # not written by a bridge
-            source = (one.source.partition, one.source.offset)
-            if one.source.topic == topic and is_wanted(source):
-                found[source] = EarlierDecision(one.decision, one.release)
-    return found
 
 
 def without_decided(
@@ -182,7 +129,7 @@ def backfill(  # what it reads, decides, writes and compares with
     decide: Callable[[Batch], list[DecidedOutcome]],
     sink: Sink,
     metadata: GroupMetadata,
-    earlier: dict[SourceOffset, EarlierDecision],
+    earlier: Mapping[SourceOffset, EarlierDecision],
     limits: BatchLimits,
     report: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
@@ -195,8 +142,8 @@ def backfill(  # what it reads, decides, writes and compares with
     sink : Sink
         Takes the decisions, and the progress in the same transaction.
     metadata : GroupMetadata
-    earlier : dict
-        From `earlier_decisions`.
+    earlier : mapping of tuple to EarlierDecision
+        What was decided on them before.
     limits : BatchLimits
     report : callable
         Told the number done after each transaction.
@@ -209,7 +156,10 @@ def backfill(  # what it reads, decides, writes and compares with
     """
     comparison = Comparison()
     done = 0
-    for batch in _batches(records, limits):
+    batches = (
+        batch for chunk in records for batch in split_into_batches(chunk, limits.records, limits.bytes)
+    )
+    for batch in batches:
         outcomes = [_require(*pair) for pair in zip(batch.records, decide(batch), strict=True)]
         sink.publish(list(_outputs(outcomes)), batch.next_offsets(), metadata)
         for record, outcome in outcomes:
@@ -225,11 +175,6 @@ def _require(record: InputRecord, outcome: DecidedOutcome) -> tuple[InputRecord,
         message = f"The service fails on {place}, though it decides others: {outcome.error}"
         raise ServiceError(f"{message} Mend the service and run the same command again.")
     return record, outcome
-
-
-def _batches(records: Iterable[list[InputRecord]], limits: BatchLimits) -> Iterator[Batch]:
-    for chunk in records:
-        yield from split_into_batches(chunk, limits.records, limits.bytes)
 
 
 def _outputs(outcomes: Iterable[tuple[InputRecord, Outcome]]) -> Iterator[OutputRecord]:

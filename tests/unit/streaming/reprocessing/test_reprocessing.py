@@ -16,11 +16,10 @@ from streaming.records import InputRecord
 from streaming.reprocessing.backfill import (
     BatchLimits,
     Comparison,
-    EarlierDecision,
     backfill,
-    earlier_decisions,
     without_decided,
 )
+from streaming.reprocessing.decision_table import EarlierDecision
 from streaming.reprocessing.redrive import RedriveFilter, RedriveResult, read_marks, redrive
 from streaming.scoring.backoff import Backoff
 from streaming.settings.load import Settings
@@ -108,24 +107,6 @@ def test_progress_is_kept_apart_by_topic_and_reason() -> None:
     long = [group_name(one, "backfill", "x" * 249, end) for end in ("1", "2")]
     assert len({*names, *long}) == 6
     assert all(len(name) <= 249 for name in long)
-
-
-def decision(offset: int, kind: str, release: str = "6", topic: str = TOPIC) -> InputRecord:
-    source = {"topic": topic, "partition": 0, "offset": offset}
-    value = {"decision": kind, "release": release, "source": source, "decided_at_ms": 1}
-    return InputRecord("decisions", 0, offset, 0, b"k", json.dumps(value).encode())
-
-
-def test_earlier_decisions_are_found_by_their_source() -> None:
-    records = [
-        decision(0, "approve"),
-        decision(1, "review"),
-        decision(9, "review"),
-        decision(2, "review", topic="x"),
-    ]
-    records.append(InputRecord("decisions", 0, 9, 0, None, b"no decision"))
-    found = earlier_decisions([records], TOPIC, lambda source: source[1] < 5)
-    assert found == {(0, 0): EarlierDecision("approve", "6"), (0, 1): EarlierDecision("review", "6")}
 
 
 def test_a_backfill_decides_compares_and_commits_its_progress() -> None:
