@@ -8,12 +8,12 @@ import typer
 
 from streaming.errors import StreamingError
 from streaming.observability import logging as logs
+from streaming.settings.bridge import BridgeSettings
 from streaming.settings.labels import ExportSettings, LabelSettings
 from streaming.settings.load import Settings, load_settings
 from streaming.settings.monitor import MonitorSettings
 from streaming.settings.sections import (
     BackfillSettings,
-    BridgeSettings,
     KafkaSettings,
     MetricsSettings,
     RedriveSettings,

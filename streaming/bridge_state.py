@@ -5,26 +5,8 @@ It lies above no folder, since both the bridge and the observability of it read 
 
 import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-
-class HeldRecord(NamedTuple):
-    """A record that the service fails on, although it decides others.
-
-    Attributes
-    ----------
-    partition, offset
-        Its place in the input topic.
-    error : str
-        What the service answered.
-    attempts : int
-        How often it was tried and held.
-    """
-
-    partition: int
-    offset: int
-    error: str
-    attempts: int = 0
+from streaming.records import HeldRecord
 
 
 @dataclass
@@ -50,6 +32,9 @@ class BridgeState:
         Whether another process has the instance id. Written by the group monitor.
     rejoin_requests : int
         How often partitions without a reader were found. Written by the group monitor.
+    unassigned_lags : dict of int to int
+        Partitions without a reader to the records in them, told by one bridge of the group. Written by the
+        group monitor; replaced, never changed.
     held : dict of int to HeldRecord
         Partition to the record that it stands at. Written by the loop; replaced, never changed.
     committed : dict of int to int
@@ -69,6 +54,7 @@ class BridgeState:
     is_assigned: bool = False
     is_instance_id_taken: bool = False
     rejoin_requests: int = 0
+    unassigned_lags: dict[int, int] = field(default_factory=dict)
     held: dict[int, HeldRecord] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
     skip_orders: dict[tuple[int, int], str] = field(default_factory=dict)

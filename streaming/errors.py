@@ -11,12 +11,11 @@
         BrokerUnavailable          retried: the broker is down, or does not answer in time
         BrokerRefused              ends the command: credentials, authorisation, versions
         OffsetGone                 the monitor asks what there is, and goes on from there
-        CorruptInput               ends the command: a record came damaged, and the client cannot go on
+        CorruptInput               ends the command (not the bridge): a batch cannot be read
         OffsetGap                  ends the bridge: committed records are gone from the log
         PublishFailed              retried: abort, new producer, back to the committed offsets
           MessageTooLarge          the same, and the limits of the topics are read again
           TopicsChanged            the same: a topic was made again with other partitions
-      RecordsHeld                  the rest was published: the partitions of these records are held
         NotInGroup                 the same: the group does not count this bridge as a member now
         Fenced                     ends the bridge when another process has its instance id
       ServiceError
@@ -24,12 +23,15 @@
         ServiceRefused             ends the bridge: 401, 403, 404, a wrong address or key, a foreign 400
         BatchRejected              400: the named items are dead letters, the rest goes on
         BatchTooLarge              413: the batch is split
+    RecordsHeld                    the partitions of these records are held, the others go on
 
 Messages name topic, partition and offset, never a value of a transaction.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
+
+from streaming.records import HeldRecord
 
 
 class StreamingError(Exception):
@@ -69,7 +71,7 @@ class OffsetGone(BrokerError):
 
 
 class CorruptInput(BrokerError):
-    """Records failed their checksum, on their way or on the broker's disk: none of them was decided."""
+    """A batch is damaged, of an unknown codec, or too large once decompressed: none of it was decided."""
 
 
 class OffsetGap(BrokerError):
@@ -89,16 +91,15 @@ class TopicsChanged(PublishFailed):
 
 
 class RecordsHeld(Exception):
-    """Everything was published but some records that the service fails on, and what stands behind them.
+    """Some records cannot have an outcome now: their partitions are held, the others go on.
 
     Parameters
     ----------
-    records : sequence of (int, int, str)
-        Partition, offset and error of each.
+    records : sequence of HeldRecord
     """
 
-    def __init__(self, records: Sequence[tuple[int, int, str]]) -> None:
-        super().__init__(f"held: {', '.join(f'{partition}@{offset}' for partition, offset, _ in records)}")
+    def __init__(self, records: Sequence[HeldRecord]) -> None:
+        super().__init__(f"held: {', '.join(f'{one.partition}@{one.offset}' for one in records)}")
         self.records = tuple(records)
 
 

@@ -1,7 +1,7 @@
 """What the bridge needs from outside: a scoring service, a source of records, a sink with transactions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NewType
 
 from streaming.records import InputRecord, NextOffset, OutputRecord, ServiceDecision
@@ -77,6 +77,8 @@ class Source(ABC):
         ------
         NotInGroup
             If the group had evicted this consumer: drop what is in flight and call `rewind`.
+        RecordsHeld
+            If a batch cannot be read: `hold` its partition. The next call goes on with the others.
         """
 
     @abstractmethod
@@ -166,6 +168,8 @@ class Sink(ABC):
         ------
         PublishFailed
             If it is not sure that all arrived; call `start` and `Source.rewind`.
+        RecordsHeld
+            If partitions of the outputs have no leader, and nothing was published; do the same.
         """
 
     @abstractmethod
@@ -181,8 +185,15 @@ class GroupMembership(ABC):
         """Return whether another member holds our instance id; False when the broker does not answer."""
 
     @abstractmethod
-    def has_unassigned_partitions(self) -> bool:
-        """Return whether a stable group leaves a partition without a reader; False without an answer."""
+    def unassigned_partitions(self) -> frozenset[int]:
+        """Return the partitions to which a stable group has no reader; none without an answer."""
+
+    @abstractmethod
+    def undecided(self, partitions: Collection[int]) -> dict[int, int]:
+        """Return the records of partitions beyond what the group has committed; none without an answer.
+
+        Only one member of the group gets an answer, so that they count once.
+        """
 
     @abstractmethod
     def read_skip_orders(self) -> dict[tuple[int, int], str]:

@@ -45,6 +45,46 @@ class NextOffset(NamedTuple):
     leader_epoch: int = -1
 
 
+HeldCause = Literal["service", "unreadable", "leaderless"]
+"""What a partition waits for: a service that decides its record, a batch that can be read, a leader."""
+
+
+_ADVICE: dict[HeldCause, str] = {
+    "service": "mend the service, or `streaming skip --partition {partition} --offset {offset} "
+    "--reason TEXT`",
+    "unreadable": "see the brokers' logs; where the batch is damaged for good, delete the records up to its "
+    "end (kafka-delete-records), which is counted as bridge_records_skipped_total",
+    "leaderless": "bring the broker back, or give the topic more copies (replication.factor 3)",
+}
+
+
+class HeldRecord(NamedTuple):
+    """A record that holds its partition back, while the others go on.
+
+    Attributes
+    ----------
+    partition, offset
+        Its place in the input topic.
+    error : str
+        What went wrong: the service's answer, or the broker's.
+    cause : {"service", "unreadable", "leaderless"}
+        The service fails on it; its batch cannot be read; its output partition has no leader.
+    attempts : int
+        How often it was tried and held.
+    """
+
+    partition: int
+    offset: int
+    error: str
+    cause: HeldCause = "service"
+    attempts: int = 0
+
+    @property
+    def advice(self) -> str:
+        """What a person should do about it."""
+        return _ADVICE[self.cause].format(partition=self.partition, offset=self.offset)
+
+
 class OutputRecord(msgspec.Struct, frozen=True, gc=False):
     """One record to publish.
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -286,8 +286,11 @@ class FakeGroupMembership(GroupMembership):
     def is_taken(self, metadata: GroupMetadata) -> bool:
         return self.taken.is_set()
 
-    def has_unassigned_partitions(self) -> bool:
-        return self.is_unassigned
+    def unassigned_partitions(self) -> frozenset[int]:
+        return frozenset([7] if self.is_unassigned else [])
+
+    def undecided(self, partitions: Collection[int]) -> dict[int, int]:
+        return dict.fromkeys(partitions, 30)
 
     def read_skip_orders(self) -> dict[tuple[int, int], str]:
         return self.skip_orders

@@ -86,7 +86,9 @@ class GroupMonitor:
         second. If it is killed in between and returns under its instance id, it does not know that it has to.
         """
         before, self._unassigned_under = self._unassigned_under, None
-        if self._membership.has_unassigned_partitions():
+        unassigned = self._membership.unassigned_partitions()
+        self._state.unassigned_lags = self._membership.undecided(unassigned) if unassigned else {}
+        if unassigned:
             with contextlib.suppress(PublishFailed):  # not in the group at this moment: joining assigns all
                 self._unassigned_under = self._source.group_metadata()
         return before is not None and before == self._unassigned_under

@@ -1,22 +1,28 @@
-"""Partitions that stand still because the service fails on one of their records."""
+"""Partitions that stand still because one of their records cannot have an outcome now."""
 
 import time
 from collections.abc import Callable, Iterable
 
 import structlog
 
-from streaming.bridge_state import BridgeState, HeldRecord
+from streaming.bridge_state import BridgeState
 from streaming.observability.metrics import Metrics
 from streaming.ports import Source
+from streaming.records import HeldCause, HeldRecord
 
 log = structlog.get_logger()
 
-# Waits between two attempts at a held record: doubled from the first to the last.
-FIRST_RETRY_S, LAST_RETRY_S = 5.0, 60.0
+# First and longest wait between two attempts, seconds; doubled from the one to the other. A leader is missing
+# for a moment after each failure of a broker.
+RETRIES_S: dict[HeldCause, tuple[float, float]] = {
+    "service": (5.0, 60.0),
+    "unreadable": (5.0, 60.0),
+    "leaderless": (1.0, 15.0),
+}
 
 
 class HeldPartitions:
-    """Holds the partition of a record that cannot be decided, and tries it again; the others go on.
+    """Holds the partition of a record without an outcome, and tries it again; the others go on.
 
     Parameters
     ----------
@@ -48,8 +54,9 @@ class HeldPartitions:
             before = held.get(record.partition)
             is_same = before is not None and before.offset == record.offset
             attempts = before.attempts + 1 if before is not None and is_same else 1
-            held[record.partition] = HeldRecord(record.partition, record.offset, record.error, attempts)
-            wait_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2 ** min(attempts - 1, 10))
+            held[record.partition] = record._replace(attempts=attempts)
+            first_s, longest_s = RETRIES_S[record.cause]
+            wait_s = min(longest_s, first_s * 2 ** min(attempts - 1, 10))
             self._retry_at[record.partition] = self._clock() + wait_s
             self._source.hold(record.partition)
             log.error(
@@ -59,8 +66,7 @@ class HeldPartitions:
                 error=record.error,
                 attempts=attempts,
                 retry_in_s=wait_s,
-                action=f"mend the service, or `streaming skip --partition {record.partition} "
-                f"--offset {record.offset} --reason TEXT`",
+                action=record.advice,
             )
         self._show(held)
 
@@ -73,14 +79,12 @@ class HeldPartitions:
             if self._state.committed.get(partition, -1) > record.offset:
                 log.info("record_no_longer_held", partition=partition, offset=record.offset)
                 del held[partition]
-            elif self._is_due(record) and self._retry_at.pop(partition, None) is not None:
+                continue
+            is_ordered = (record.partition, record.offset) in self._state.skip_orders
+            is_due = is_ordered or self._clock() >= self._retry_at.get(partition, float("inf"))
+            if is_due and self._retry_at.pop(partition, None) is not None:
                 self._source.release(partition)
         self._show(held)
-
-    def _is_due(self, record: HeldRecord) -> bool:
-        if (record.partition, record.offset) in self._state.skip_orders:
-            return True
-        return self._clock() >= self._retry_at.get(record.partition, float("inf"))
 
     def forget(self) -> None:
         """Forget all: the partitions have been assigned anew."""

@@ -13,12 +13,13 @@ from streaming.bridge.group_monitor import GroupMonitor
 from streaming.bridge.held import HeldPartitions
 from streaming.bridge.pipeline import Pipeline
 from streaming.bridge.recovery import Recovery
-from streaming.bridge_state import BridgeState, HeldRecord
+from streaming.bridge_state import BridgeState
 from streaming.errors import Fenced, NotInGroup, RecordsHeld
 from streaming.observability.metrics import Metrics
 from streaming.ports import GroupMembership, RebalanceListener, Sink, Source
 from streaming.records import InputRecord
-from streaming.settings.sections import BridgeSettings, ServiceSettings
+from streaming.settings.bridge import BridgeSettings
+from streaming.settings.sections import ServiceSettings
 
 log = structlog.get_logger()
 
@@ -89,7 +90,8 @@ class Bridge(RebalanceListener):
             self._monitor.start()
             while not self._stopping.is_set():
                 self._step()
-            self._finish_in_flight()
+            log.info("stopping", batches_in_flight=len(self._pipeline))
+            self._pipeline.finish(self._bridge.stop_timeout_s)
         except Fenced as error:
             raise Fenced(self._taken_message()) from error
         finally:
@@ -98,7 +100,7 @@ class Bridge(RebalanceListener):
     def _step(self) -> None:
         self._note_turn()
         if isinstance(failure := self._pipeline.failure, RecordsHeld):
-            self._held.hold(HeldRecord(*record) for record in failure.records)
+            self._held.hold(failure.records)
         self._held.release_due()
         if self._recovery.is_due:
             limit_s = self._bridge.transaction_deadline_s + 1
@@ -142,7 +144,9 @@ class Bridge(RebalanceListener):
         except NotInGroup as error:
             log.warning("evicted", error=str(error))
             self._abandon()
-            return []
+        except RecordsHeld as error:
+            self._held.hold(error.records)
+        return []
 
     def _keep_alive(self) -> None:
         now = time.monotonic()
@@ -171,7 +175,7 @@ class Bridge(RebalanceListener):
         now = time.monotonic()
         if now - self._lag_at >= LAG_EVERY_S:
             self._lag_at = now
-            lags = self._source.lags()
+            lags = self._state.unassigned_lags | self._source.lags()
             self._metrics.show_lag(lags)
             self._state.total_lag = sum(lags.values())
             self._state.last_answer = self._source.last_answer
@@ -183,10 +187,6 @@ class Bridge(RebalanceListener):
             f"Another bridge runs under instance id {self._bridge.instance_id} in group "
             f"{self._bridge.group}: this one ends. Give each its own --instance-id."
         )
-
-    def _finish_in_flight(self) -> None:
-        log.info("stopping", batches_in_flight=len(self._pipeline))
-        self._pipeline.finish(self._bridge.stop_timeout_s)
 
     def _close(self) -> None:
         self._monitor.close()

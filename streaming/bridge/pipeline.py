@@ -169,15 +169,17 @@ class Pipeline:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or self._can_publish())
+                self._changed.wait_for(
+                    lambda: (
+                        self._is_closed
+                        or (self._queue and self._failure is None and self._queue[0][1].done())
+                    )
+                )
                 if self._is_closed:
                     return
                 ready = self._take_ready()
             if ready:
                 self._publish_ready(ready)
-
-    def _can_publish(self) -> bool:
-        return bool(self._queue) and self._failure is None and self._queue[0][1].done()
 
     def _take_ready(self) -> list[DecidedBatch]:
         ready: list[DecidedBatch] = []
@@ -207,17 +209,14 @@ class Pipeline:
         with self._changed:
             self._publishing = 0
             self._fetch_timing.published()
-            if failure is None:
-                self._forget(ready)
-            else:
+            if failure is not None:
                 self._fail(failure)
+            else:
+                for batch, _ in ready:
+                    if self._queue and self._queue[0][0] is batch:
+                        self._queue.popleft()
+                        self._size -= batch.size
             self._changed.notify_all()
-
-    def _forget(self, ready: list[DecidedBatch]) -> None:
-        for batch, _ in ready:
-            if self._queue and self._queue[0][0] is batch:
-                self._queue.popleft()
-                self._size -= batch.size
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error

@@ -15,6 +15,7 @@ from streaming.output_records import (
 )
 from streaming.ports import Sink, Source
 from streaming.records import (
+    HeldRecord,
     InputRecord,
     NextOffset,
     Outcome,
@@ -87,7 +88,11 @@ class Publisher:
         at_ms = time.time_ns() // 1_000_000
         decided, held = _separate(batches)
         outputs = [self._make_output(record, outcome, at_ms) for record, outcome in decided]
-        offsets = _offsets_after(decided)
+        last = {record.partition: record for record, _ in decided}
+        offsets = {
+            partition: NextOffset(record.offset + 1, record.leader_epoch)
+            for partition, record in last.items()
+        }
         self._metrics.add_stage_seconds("write", time.monotonic() - begun)
         if offsets:
             self._sink.publish(outputs, offsets, metadata)
@@ -144,24 +149,19 @@ class Publisher:
 
 def _separate(
     batches: Sequence[DecidedBatch],
-) -> tuple[list[tuple[InputRecord, Outcome]], list[tuple[int, int, str]]]:
+) -> tuple[list[tuple[InputRecord, Outcome]], list[HeldRecord]]:
     """Return what can be published, and the records that hold their partitions back."""
     decided: list[tuple[InputRecord, Outcome]] = []
-    held: dict[int, tuple[int, int, str]] = {}
+    held: dict[int, HeldRecord] = {}
     for batch, outcomes in batches:
         for record, outcome in zip(batch.records, outcomes, strict=True):
             if record.partition in held:
                 continue  # behind one that is held: the order within a partition is kept
             if isinstance(outcome, Undecided):
-                held[record.partition] = (record.partition, record.offset, outcome.error)
+                held[record.partition] = HeldRecord(record.partition, record.offset, outcome.error)
             else:
                 decided.append((record, outcome))
     return decided, list(held.values())
-
-
-def _offsets_after(decided: Sequence[tuple[InputRecord, Outcome]]) -> dict[int, NextOffset]:
-    last = {record.partition: record for record, _ in decided}
-    return {partition: NextOffset(one.offset + 1, one.leader_epoch) for partition, one in last.items()}
 
 
 def _size(output: OutputRecord) -> int:

@@ -2,13 +2,20 @@
 """Looks after topics and membership: created when missing, checked before anything is consumed."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove, NewTopic
+from kafka.admin import (
+    ConfigResource,
+    ConfigResourceType,
+    MemberToRemove,
+    NewTopic,
+    OffsetSpec,
+    TransactionState,
+)
 from kafka.structs import OffsetAndMetadata
 
 from streaming.broker.connection import client_config, retry_until_reached, translate_error
@@ -20,11 +27,22 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic as it is on the broker; `rights` tells what this user may do, nothing where it is not told."""
+    """A topic as it is on the broker.
+
+    Attributes
+    ----------
+    name : str
+    partitions : int
+    rights : frozenset of str
+        What this user may do; empty where the broker does not tell.
+    copies : int
+        Of the partition with the fewest; 0: unknown.
+    """
 
     name: str
     partitions: int
     rights: frozenset[str] = field(default=frozenset(), compare=False)
+    copies: int = field(default=0, compare=False)
 
     def require(self, right: Literal["READ", "WRITE"]) -> None:
         """Raise `BrokerRefused` where the broker says that this user lacks a right."""
@@ -54,6 +72,7 @@ class Admin:
             lambda: KafkaAdminClient(**config | {"bootstrap_timeout_ms": 2000}),
             settings.connect_timeout_s,
             settings.bootstrap_servers,
+            () if settings.security_protocol.endswith("SSL") else settings.servers,
         )
 
     def __enter__(self) -> "Admin":
@@ -82,7 +101,8 @@ class Admin:
         for topic in found:
             if topic.get("name") == name and topic.get("partitions"):
                 rights = frozenset(topic.get("authorized_operations") or ())
-                return Topic(name, len(topic["partitions"]), rights)
+                copies = min(len(partition.get("replica_nodes", ())) for partition in topic["partitions"])
+                return Topic(name, len(topic["partitions"]), rights, copies)
             if topic.get("error_code") == kafka_errors.TopicAuthorizationFailedError.errno:
                 raise BrokerRefused(
                     f"The broker does not let this user see topic {name}: grant DESCRIBE on it."
@@ -139,8 +159,8 @@ class Admin:
                 return str(member["member_id"])
         return None
 
-    def assigned(self, group: str, topic: str) -> frozenset[int] | None:
-        """Return the partitions of a topic that the members of a group read; None while it rebalances.
+    def unassigned(self, group: str, topic: str) -> frozenset[int]:
+        """Return the partitions of a topic that no member of a group reads; none while it rebalances.
 
         Raises
         ------
@@ -149,14 +169,41 @@ class Admin:
         """
         found = self._described(group)
         if found.get("group_state") != "Stable":
-            return None
-        return frozenset(
+            return frozenset()
+        assigned = {
             partition
             for member in found["members"]
             for place in member["member_assignment"]["assigned_partitions"]
             if place["topic"] == topic
             for partition in place["partitions"]
+        }
+        now = self.find(topic)  # partitions may have been added since the start
+        return frozenset(range(now.partitions if now is not None else 0)) - assigned
+
+    def first_instance(self, group: str) -> str | None:
+        """Return the instance id that comes first among the members of a group.
+
+        Raises
+        ------
+        BrokerUnavailable
+            As `holder`.
+        """
+        members = self._described(group).get("members", [])
+        return min((str(member.get("group_instance_id")) for member in members), default=None)
+
+    def lags(self, group: str, topic: str, partitions: Collection[int]) -> dict[int, int]:
+        """Return how many records lie beyond what a group has committed; without a commit, all count."""
+        places = [TopicPartition(topic, number) for number in sorted(partitions)]
+        committed = self._client.list_group_offsets([group])[group]
+        first, end = (
+            self._client.list_partition_offsets(dict.fromkeys(places, which), timeout_ms=2000)
+            for which in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
         )
+        lags = {}
+        for place in places:
+            known = committed[place].offset if place in committed else -1
+            lags[place.partition] = max(0, end[place].offset - max(known, first[place].offset))
+        return lags
 
     def _described(self, group: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._client.describe_groups([group])[group]
@@ -173,6 +220,15 @@ class Admin:
             for place, committed in found.items()
             if place.topic == topic and committed.offset >= 0
         }
+
+    def transaction_is_decided(self, transactional_id: str) -> bool:
+        """Return whether the last transaction of an id is being committed or aborted, past recall."""
+        try:
+            found = self._client.describe_transactions([transactional_id])
+        except kafka_errors.KafkaError:
+            return False  # unknown, or this user may not ask
+        state = found[transactional_id].state
+        return state in {TransactionState.PREPARE_COMMIT, TransactionState.PREPARE_ABORT}
 
     def write_note(self, group: str, topic: str, partition: int, offset: int, text: str) -> None:
         """Commit an offset with a text beside it, for a group without members."""

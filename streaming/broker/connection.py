@@ -2,14 +2,15 @@
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
 
-from streaming.broker.compat.connection_failures import explain_failure, watch_connections
+from streaming.broker.compat.connection_failures import explain_failure, speaks_tls, watch_connections
 from streaming.broker.compat.selector import FastLookupSelector
+from streaming.broker.known_brokers import addresses_of
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -24,6 +25,11 @@ from streaming.settings.load import read_secret
 from streaming.settings.sections import KafkaSettings
 
 Result = TypeVar("Result")
+
+BOOTSTRAP_TIMEOUT_S = 3.0
+# A connection that was there and was closed by the other side.
+CLOSED = ("reset by peer", "disconnected", "closed", "EOF", "Broken pipe")
+WANTS_TLS = "it wants TLS on this port: set kafka.security_protocol to SSL or SASL_SSL"
 
 FENCED = (
     kafka_errors.ProducerFencedError,
@@ -43,8 +49,6 @@ REFUSED = (
 )
 
 ADVICE = {
-    kafka_errors.InvalidSessionTimeoutError: "Set bridge.session_timeout_ms between the broker's "
-    "group.min.session.timeout.ms and group.max.session.timeout.ms.",
     kafka_errors.InconsistentGroupProtocolError: "Other members of the group assign partitions in another "
     "way, as bridges of an earlier version do: stop all of them, then start again.",
     kafka_errors.GroupAuthorizationFailedError: "Grant READ on the consumer group.",
@@ -56,11 +60,12 @@ def client_config(settings: KafkaSettings, client_id: str) -> dict[str, Any]:
     """Return the part of the configuration that consumer, producer and admin client share."""
     watch_connections()
     config: dict[str, Any] = {
-        "bootstrap_servers": settings.servers,
+        "bootstrap_servers": addresses_of(settings.bootstrap_servers, settings.servers),
         "client_id": client_id,
         "security_protocol": settings.security_protocol,
         "request_timeout_ms": int(settings.request_timeout_s * 1000),
-        "bootstrap_timeout_ms": int(settings.request_timeout_s * 1000),
+        # An address that does not answer must leave time for the others: whoever connects tries again.
+        "bootstrap_timeout_ms": int(min(settings.request_timeout_s, BOOTSTRAP_TIMEOUT_S) * 1000),
         # With the default of 30 s a client stands still for up to half a minute after the broker is back.
         "reconnect_backoff_max_ms": 1000,
     }
@@ -84,7 +89,10 @@ def _tls(settings: KafkaSettings) -> dict[str, Any]:
         "ssl_certfile": settings.ssl_certfile,
         "ssl_keyfile": settings.ssl_keyfile,
     }
-    config: dict[str, Any] = {name: _readable(name, path) for name, path in files.items() if path is not None}
+    config: dict[str, Any] = {name: str(path) for name, path in files.items() if path is not None}
+    for name, path in files.items():
+        if path is not None and not path.is_file():
+            raise SettingsError(f"kafka.{name} names {path}, which does not exist.")
     if settings.ssl_cafile is not None:
         _require_pem(settings.ssl_cafile)
     config["ssl_check_hostname"] = settings.ssl_check_hostname
@@ -92,12 +100,6 @@ def _tls(settings: KafkaSettings) -> dict[str, Any]:
     if password is not None:
         config["ssl_password"] = password
     return config
-
-
-def _readable(name: str, path: Path) -> str:
-    if not path.is_file():
-        raise SettingsError(f"kafka.{name} names {path}, which does not exist.")
-    return str(path)
 
 
 def _require_pem(path: Path) -> None:
@@ -135,6 +137,11 @@ def translate_error(error: Exception, doing: str) -> StreamingError:
         text = f"{doing}: {explain_failure(watch_connections().since(0.0) or text)[0]}"
     if any(isinstance(cause, FENCED) for cause in causes):
         return Fenced(text)
+    if any(isinstance(cause, kafka_errors.InvalidSessionTimeoutError) for cause in causes):
+        return SettingsError(
+            "Wrong settings: bridge.session_timeout_ms: the broker takes only what lies between its "
+            "group.min.session.timeout.ms and group.max.session.timeout.ms."
+        )
     for kind, advice in ADVICE.items():
         if any(isinstance(cause, kind) for cause in causes):
             return BrokerRefused(f"{text}. {advice}")
@@ -181,8 +188,19 @@ def _name(error: Exception) -> str:
     return text if name in text else f"{name} {text}".strip()
 
 
-def retry_until_reached(attempt: Callable[[], Result], timeout_s: float, servers: str) -> Result:
+def retry_until_reached(
+    attempt: Callable[[], Result], timeout_s: float, servers: str, plain_servers: Sequence[str] = ()
+) -> Result:
     """Repeat an attempt while the broker cannot be reached.
+
+    Parameters
+    ----------
+    attempt : callable
+    timeout_s : float
+    servers : str
+        For messages.
+    plain_servers : sequence of str
+        host:port of those that are spoken to without TLS: where they want it, that is said.
 
     Raises
     ------
@@ -201,6 +219,9 @@ def retry_until_reached(attempt: Callable[[], Result], timeout_s: float, servers
                 raise ours from error
             failure = watch_connections().since(begun)
             reason, is_permanent = explain_failure(failure) if failure else ("it does not answer", False)
+            if failure and not is_permanent and any(mark in failure for mark in CLOSED):
+                is_permanent = speaks_tls(plain_servers)
+                reason = WANTS_TLS if is_permanent else reason
             if is_permanent:
                 raise BrokerRefused(f"Kafka at {servers} cannot be used: {reason}.") from error
             if time.monotonic() > begun + timeout_s:

@@ -9,6 +9,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
+from streaming.broker.compat import kafka_internals
 from streaming.broker.connection import CLIENT_OPTIONS, client_config, retry_until_reached, translate_error
 from streaming.broker.transactional_producer import BATCH_BYTES, MAX_REQUEST_BYTES
 from streaming.errors import BrokerUnavailable
@@ -48,6 +49,7 @@ class IdempotentProducer:
             settings.connect_timeout_s,
             settings.bootstrap_servers,
         )
+        kafka_internals.prepare_producer(self._producer)
 
     def send(
         self,

@@ -10,6 +10,8 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
+from streaming.broker.compat import kafka_internals
+from streaming.broker.compat.unreadable_batches import UnreadableBatchError
 from streaming.broker.connection import (
     CLIENT_OPTIONS,
     client_config,
@@ -17,7 +19,7 @@ from streaming.broker.connection import (
     translate_consumer_error,
     translate_error,
 )
-from streaming.errors import BrokerUnavailable, SettingsError
+from streaming.errors import BrokerUnavailable, CorruptInput, SettingsError
 from streaming.records import InputRecord
 from streaming.settings.sections import KafkaSettings
 
@@ -56,6 +58,7 @@ class RangeReader:
             settings.connect_timeout_s,
             settings.bootstrap_servers,
         )
+        kafka_internals.prepare_consumer(self._consumer, settings.max_decompressed_bytes)
 
     def __enter__(self) -> "RangeReader":
         return self
@@ -80,8 +83,8 @@ class RangeReader:
             If the bound is none of these.
         """
         places = self._places(topic)
-        first = self._ask(self._consumer.beginning_offsets, places)
-        last = self._ask(self._consumer.end_offsets, places)
+        first = self._list(self._consumer.beginning_offsets, places)
+        last = self._list(self._consumer.end_offsets, places)
         if bound == "earliest":
             found = first
         elif bound == "latest":
@@ -99,6 +102,13 @@ class RangeReader:
         if not partitions:
             raise SettingsError(f"Topic {topic} does not exist.")
         return [TopicPartition(topic, number) for number in sorted(partitions)]
+
+    def _list(self, question: Any, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        found: dict[TopicPartition, int] = _answered(
+            lambda: kafka_internals.list_offsets(question, places, self._timeout_s * 1000),
+            "Asking for offsets",
+        )
+        return found
 
     def _ask(self, question: Any, about: Any) -> Any:
         return _answered(lambda: question(about, timeout_ms=self._timeout_s * 1000), "Asking for offsets")
@@ -164,6 +174,8 @@ def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
         if getattr(error, "retriable", False):
             return None
         raise translate_consumer_error(error, doing) from error
+    except UnreadableBatchError as error:
+        raise CorruptInput(f"{doing}, partition {error.place.partition}: {error}") from error
 
 
 def _record(found: Any) -> InputRecord:

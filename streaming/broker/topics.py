@@ -1,5 +1,6 @@
 """Finds or creates the topics before anything is consumed, and reads their limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -44,6 +45,7 @@ def prepare_topics(settings: Settings) -> Topics:
             one.require("WRITE")
             _check_output(admin, one.name, names)
         _check_input(admin, source.name, names)
+        _warn_of_few_copies(admin, (source, output, dead_letter))
         return Topics(
             source,
             output,
@@ -131,6 +133,30 @@ def _check_input(admin: Admin, name: str, settings: TopicSettings) -> None:
             meaning="of the transactions of one key all but the last may be gone before they are decided",
         )
     _compare(name, found, settings)
+
+
+def _warn_of_few_copies(admin: Admin, topics: Sequence[Topic]) -> None:
+    """Say which topics lose records with one broker."""
+    alone = [topic.name for topic in topics if topic.copies == 1]
+    if alone:
+        log.warning(
+            "topics_have_one_copy",
+            topics=alone,
+            meaning="while a broker is down its partitions stand, and a broken disk loses their records",
+            action="give them 3 copies and min.insync.replicas 2",
+        )
+    careless = [
+        topic.name
+        for topic in topics
+        if topic.copies > 1 and admin.topic_configs(topic.name, (COPIES,)).get(COPIES) == "1"
+    ]
+    if careless:
+        log.warning(
+            "topics_are_content_with_one_copy",
+            topics=careless,
+            meaning="a record counts as written while one broker has it, and is gone with that one",
+            action="set min.insync.replicas to 2 on them",
+        )
 
 
 def _compare(name: str, found: dict[str, str], settings: TopicSettings) -> None:

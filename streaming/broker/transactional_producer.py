@@ -11,28 +11,35 @@ from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
 from typing_extensions import override
 
-from streaming.broker.admin import Topic
+from streaming.broker.admin import Admin, Topic
 from streaming.broker.compat import kafka_internals
 from streaming.broker.compat.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_error
-from streaming.broker.group_snapshot import GroupSnapshot
-from streaming.broker.start_offsets import TOPIC_ID
+from streaming.broker.group.group_snapshot import GroupSnapshot
+from streaming.broker.group.start_offsets import TOPIC_ID
+from streaming.broker.known_brokers import remember_brokers
 from streaming.errors import (
+    BrokerError,
     BrokerRefused,
     BrokerUnavailable,
     MessageTooLarge,
     PublishFailed,
+    RecordsHeld,
     StreamingError,
     TopicsChanged,
 )
 from streaming.ports import GroupMetadata, Sink
-from streaming.records import NextOffset, OutputRecord
+from streaming.records import HeldRecord, NextOffset, OutputRecord
 from streaming.settings.load import Settings
 
 # 256 KiB and a linger that the flush cuts short: 3x the records/s of the defaults.
 BATCH_BYTES = 262_144
 LINGER_MS = 5
 SMALLEST_BATCH_BYTES = 1024
+# A leader is missing for a moment after each failure of a broker; the others wait so long for it.
+LEADER_PATIENCE_S, LOOK_S = 3.0, 0.5
+# A call that has not gone through by then is tried again with a new producer.
+BLOCK_S = 4.0
 # Room for a dead letter as large as any topic takes; the topic's own limit is what counts.
 MAX_REQUEST_BYTES = 110 * 1024 * 1024
 
@@ -65,12 +72,13 @@ class TransactionalProducer(Sink):
         spent: Callable[[str, float], None] = lambda stage, seconds: None,
     ) -> None:
         self._settings = settings
-        self._transactional_id = transactional_id
+        self._first_id = transactional_id
+        self._stuck = 0  # transactions that wait for a leader, each under an id of its own
         self._source = source
         self._topics_by_kind = dict(topics_by_kind)
         self._spent = spent
         self._batch_bytes = BATCH_BYTES
-        self._known_servers: list[str] = []
+        self._leaderless_since: dict[TopicPartition, float] = {}
         self._thread: DeadlineThread | None = None
         self._producer: Any = None
 
@@ -87,6 +95,10 @@ class TransactionalProducer(Sink):
         if max_batch_bytes is not None:
             self._batch_bytes = max(1, min(BATCH_BYTES, max_batch_bytes))
 
+    @property
+    def _transactional_id(self) -> str:
+        return f"{self._first_id}.{self._stuck}" if self._stuck else self._first_id
+
     @override
     def start(self) -> None:
         self._discard()
@@ -94,48 +106,73 @@ class TransactionalProducer(Sink):
         self._thread = thread
         limit_s = self._settings.kafka.request_timeout_s
         try:
-            # Connecting and initialising are each limited; the sum and a little is the last resort.
-            self._producer = thread.call(lambda: self._open(thread), 2 * limit_s + 2)
+            # Each of the steps is limited; the sum and a little is the last resort.
+            self._producer = thread.call(lambda: self._open(thread), 2 * limit_s + 2 * BLOCK_S)
         except DeadlinePassedError as error:
             raise BrokerUnavailable(f"Starting a producer: {error}") from error
         except kafka_errors.KafkaError as error:
             raise translate_error(error, "Starting a producer") from error
 
     def _open(self, thread: DeadlineThread) -> Any:
-        bridge = self._settings.bridge
-        config = client_config(self._settings.kafka, self._transactional_id)
-        # A broker of those given at the start may be down while the cluster is well.
-        config["bootstrap_servers"] = [*self._known_servers, *config["bootstrap_servers"]]
-        producer = KafkaProducer(
-            **config,
-            **CLIENT_OPTIONS,
-            transactional_id=self._transactional_id,
-            transaction_timeout_ms=bridge.transaction_timeout_ms,
-            delivery_timeout_ms=int(max(bridge.transaction_deadline_s, 1) * 1000)
-            + config["request_timeout_ms"],
-            max_block_ms=config["request_timeout_ms"],
-            retry_backoff_ms=2,  # how often it asks whether the transaction before has ended; default 100
-            batch_size=self._batch_bytes,
-            linger_ms=LINGER_MS,
-            max_request_size=MAX_REQUEST_BYTES,
-            allow_auto_create_topics=False,
-        )
+        producer = self._connect()
         try:
             kafka_internals.prepare_producer(producer)
             producer.init_transactions()
+            remember_brokers(self._settings.kafka.bootstrap_servers, kafka_internals.known_servers(producer))
+            for topic in self._topics_by_kind.values():
+                with contextlib.suppress(kafka_errors.KafkaError):  # the first send will tell
+                    producer.partitions_for(topic.name)
         except kafka_errors.KafkaTimeoutError as error:
             kafka_internals.force_close(producer)
-            raise BrokerUnavailable(
-                "The broker answers, but offers no transaction coordinator: its transaction log wants "
-                "transaction.state.log.replication.factor copies (3 by default), more than there are "
-                "brokers, or the log's leader is away."
-            ) from error
+            raise self._explain_no_start() from error
         except BaseException:
             kafka_internals.force_close(producer)
             raise
         if thread.is_abandoned:
             kafka_internals.force_close(producer)
         return producer
+
+    def _connect(self) -> Any:
+        bridge = self._settings.bridge
+        config = client_config(self._settings.kafka, self._transactional_id)
+        return KafkaProducer(
+            **config,
+            **CLIENT_OPTIONS,
+            transactional_id=self._transactional_id,
+            transaction_timeout_ms=bridge.transaction_timeout_ms,
+            delivery_timeout_ms=int(max(bridge.transaction_deadline_s, 1) * 1000)
+            + config["request_timeout_ms"],
+            max_block_ms=int(min(self._settings.kafka.request_timeout_s, BLOCK_S) * 1000),
+            retry_backoff_ms=2,  # how often it asks whether the transaction before has ended; default 100
+            batch_size=self._batch_bytes,
+            linger_ms=LINGER_MS,
+            max_request_size=MAX_REQUEST_BYTES,
+            allow_auto_create_topics=False,
+        )
+
+    def _explain_no_start(self) -> BrokerUnavailable:
+        """Return why no producer could start; make the next one use another id where that helps.
+
+        A transaction that is being committed or aborted ends when each of its partitions has taken the news.
+        While one has no leader, its transactional id is of no use, but nothing can change what becomes of it:
+        the consumer waits for its offsets before it goes on, so going on under another id stays exact.
+        """
+        waiting = self._transactional_id
+        with contextlib.suppress(BrokerError), self._admin() as admin:
+            if admin.transaction_is_decided(waiting):
+                self._stuck += 1
+                return BrokerUnavailable(
+                    f"The last transaction of {waiting} cannot end while a partition has no leader: going on "
+                    f"under the transactional id {self._transactional_id}."
+                )
+        return BrokerUnavailable(
+            "The broker answers, but offers no transaction coordinator: its transaction log wants "
+            "transaction.state.log.replication.factor copies (3 by default), more than there are "
+            "brokers, or the log's leader is away."
+        )
+
+    def _admin(self) -> Admin:
+        return Admin(self._settings.kafka.model_copy(update={"connect_timeout_s": BLOCK_S}))
 
     @override
     def publish(
@@ -144,12 +181,16 @@ class TransactionalProducer(Sink):
         if self._thread is None or self._producer is None:
             raise PublishFailed("There is no producer.")
         thread, producer = self._thread, self._producer
+        self._raise_if_leaderless(outputs)
         limit_s = self._settings.bridge.transaction_deadline_s
         try:
             thread.call(lambda: self._transact(producer, outputs, offsets, metadata), limit_s)
         except DeadlinePassedError as error:
             self._discard()
             raise PublishFailed(f"Publishing: {error}") from error
+        except RecordsHeld:
+            self._discard()
+            raise
         except (kafka_errors.KafkaError, RuntimeError) as error:
             self._discard()
             raise translate_error(error, "Publishing") from error
@@ -166,7 +207,7 @@ class TransactionalProducer(Sink):
         producer.begin_transaction()
         futures = [self._send(producer, output) for output in outputs]
         sent = time.monotonic()
-        _flush(producer, deadline - sent)
+        self._flush(producer, outputs, deadline)
         self._check(outputs, futures, deadline)
         acknowledged = time.monotonic()
         self._send_offsets(producer, offsets, metadata)
@@ -177,21 +218,49 @@ class TransactionalProducer(Sink):
         self._spent("offsets", offsets_taken - acknowledged)
         self._spent("commit", time.monotonic() - offsets_taken)
 
+    def _flush(self, producer: Any, outputs: Sequence[OutputRecord], deadline: float) -> None:
+        """Wait for the acknowledgements, but for a partition without a leader only so long."""
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                producer.flush(min(left_s, LOOK_S))
+            except kafka_errors.UnknownError:
+                return  # "Future not done", after a batch was split: each future tells how it went
+            except kafka_errors.KafkaTimeoutError:
+                self._raise_if_leaderless(outputs)
+            else:
+                return
+
+    def _raise_if_leaderless(self, outputs: Sequence[OutputRecord]) -> None:
+        """Raise `RecordsHeld` for outputs whose partition has had no leader for a while."""
+        held: dict[int, HeldRecord] = {}
+        now, since = time.monotonic(), self._leaderless_since
+        for output in outputs:
+            if output.partition in held:
+                continue
+            place = self._place_of(output)
+            if kafka_internals.has_leader(self._producer, place):
+                since.pop(place, None)
+            elif now - since.setdefault(place, now) >= LEADER_PATIENCE_S:
+                error = f"{place.topic}, partition {place.partition} has no leader"
+                held[output.partition] = HeldRecord(
+                    output.partition, output.source_offset, error, "leaderless"
+                )
+        if held:
+            raise RecordsHeld(list(held.values()))
+
+    def _place_of(self, output: OutputRecord) -> TopicPartition:
+        topic = self._topics_by_kind[output.kind]
+        return TopicPartition(topic.name, output.partition % topic.partitions)
+
     def _check(self, outputs: Sequence[OutputRecord], futures: Sequence[Any], deadline: float) -> None:
         # commit_transaction() can succeed after sends have failed: check each first.
         for output, future in zip(outputs, futures, strict=True):
             try:
                 future.get(max(0.0, deadline - time.monotonic()))
             except kafka_errors.KafkaError as error:
-                raise self._explain(error, self._find_invalid(outputs, error) or output) from error
-
-    def _find_invalid(
-        self, outputs: Sequence[OutputRecord], error: kafka_errors.KafkaError
-    ) -> OutputRecord | None:
-        """Return the record without key where a batch was refused as invalid: no error names it."""
-        if not _is_invalid(error):
-            return None
-        return next((output for output in outputs if output.key is None), None)
+                # Where a batch was refused as invalid, no error names the record without key that caused it.
+                keyless = [one for one in outputs if one.key is None] if _is_invalid(error) else []
+                raise self._explain(error, keyless[0] if keyless else output) from error
 
     def _send_offsets(
         self, producer: Any, offsets: Mapping[int, NextOffset], metadata: GroupMetadata
@@ -207,18 +276,14 @@ class TransactionalProducer(Sink):
 
     def _send(self, producer: Any, output: OutputRecord) -> Any:
         # The partition of the input is kept, so the order within a partition and a key is.
-        topic = self._topics_by_kind[output.kind]
+        topic, partition = self._place_of(output)
         try:
             return producer.send(
-                topic.name,
-                value=output.value,
-                key=output.key,
-                headers=output.headers,
-                partition=output.partition % topic.partitions,
+                topic, value=output.value, key=output.key, headers=output.headers, partition=partition
             )
         except (AssertionError, ValueError) as error:
             # Made again with fewer partitions while we run, or about to appear.
-            raise TopicsChanged(f"{topic.name} has no partition for {_describe(output)}.") from error
+            raise TopicsChanged(f"{topic} has no partition for {_describe(output)}.") from error
 
     def _explain(self, error: kafka_errors.KafkaError, output: OutputRecord) -> StreamingError:
         topic = self._topics_by_kind[output.kind].name
@@ -241,7 +306,6 @@ class TransactionalProducer(Sink):
         if thread is not None:
             thread.end()
         if producer is not None:
-            self._known_servers = kafka_internals.known_servers(producer)
             kafka_internals.force_close(producer)
 
     @override
@@ -256,9 +320,3 @@ def _is_invalid(error: kafka_errors.KafkaError) -> bool:
 
 def _describe(output: OutputRecord) -> str:
     return f"the outcome of partition {output.partition}, offset {output.source_offset}"
-
-
-def _flush(producer: Any, timeout_s: float) -> None:
-    # "Future not done", after a batch was split: each future tells how it went.
-    with contextlib.suppress(kafka_errors.UnknownError):
-        producer.flush(max(0.0, timeout_s))

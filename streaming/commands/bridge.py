@@ -36,6 +36,7 @@ def run_bridge(settings: Settings) -> None:
     metrics, state = Metrics(), BridgeState()
     classifier = HttpClassifier(settings.service)
     health = Health(state, settings.metrics, classifier.is_ready)
+    metrics.watch(health.readiness_failure, health.broker_silence_s)
     server = serve_bridge(settings.metrics, metrics, health) if settings.metrics.port else None
     summary = SummaryLog(metrics.summary, state, settings.log.summary_s)
     try:

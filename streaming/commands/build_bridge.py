@@ -10,8 +10,8 @@ from streaming.bridge.pipeline import LARGE_RECORDS, Pipeline
 from streaming.bridge.publisher import Publisher, RecordSizeLimits
 from streaming.bridge.recovery import Recovery
 from streaming.bridge_state import BridgeState
-from streaming.broker.group_consumer import GroupConsumer
-from streaming.broker.group_membership import KafkaGroupMembership
+from streaming.broker.group.group_consumer import GroupConsumer
+from streaming.broker.group.group_membership import KafkaGroupMembership
 from streaming.broker.topics import Topics, prepare_topics
 from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.observability.metrics import Metrics
@@ -45,21 +45,10 @@ def build_bridge(settings: Settings, metrics: Metrics, state: BridgeState, class
         metrics.add_stage_seconds,
     )
     outputs = _OutputTopics(settings, sink, topics)
-    membership = KafkaGroupMembership(settings, topics.input.partitions)
+    membership = KafkaGroupMembership(settings)
     publisher = Publisher(source, sink, outputs.read_limits, metrics, state)
-    pipeline = _build_pipeline(settings, classifier, publisher, metrics, state)
-    monitor = GroupMonitor(source, membership, state, bridge.membership_check_s)
-    recovery = Recovery(source, sink, pipeline, monitor, metrics, state, BROKER_BACKOFF, publisher)
-    held = HeldPartitions(source, metrics, state)
-    parts = BridgeParts(source, sink, membership, monitor, pipeline, recovery, held, metrics, state)
-    return Bridge(parts, bridge, settings.service)
-
-
-def _build_pipeline(
-    settings: Settings, classifier: Classifier, publisher: Publisher, metrics: Metrics, state: BridgeState
-) -> Pipeline:
-    service, bridge = settings.service, settings.bridge
-    return Pipeline(
+    service = settings.service
+    pipeline = Pipeline(
         Decider(classifier, service_backoff(service), metrics, state).decide,
         publisher,
         bridge.max_in_flight_batches,
@@ -67,6 +56,11 @@ def _build_pipeline(
         service.concurrency,
         min(LARGE_RECORDS, service.max_batch_records),  # a full batch is large, whatever the limit
     )
+    monitor = GroupMonitor(source, membership, state, bridge.membership_check_s)
+    recovery = Recovery(source, sink, pipeline, monitor, metrics, state, BROKER_BACKOFF, publisher)
+    held = HeldPartitions(source, metrics, state)
+    parts = BridgeParts(source, sink, membership, monitor, pipeline, recovery, held, metrics, state)
+    return Bridge(parts, bridge, settings.service)
 
 
 def service_backoff(service: ServiceSettings) -> Backoff:

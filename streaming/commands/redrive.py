@@ -7,7 +7,7 @@ from functools import cache
 from rich.console import Console
 from rich.table import Table
 
-from streaming.broker.group_snapshot import group_metadata_without_member
+from streaming.broker.group.group_snapshot import group_metadata_without_member
 from streaming.broker.range_reader import RangeReader
 from streaming.commands.progress_bar import show_count
 from streaming.commands.topics import find_topic, group_name, open_sink

@@ -4,7 +4,7 @@ import sys
 import time
 
 from streaming.broker.admin import Admin
-from streaming.broker.group_membership import skip_group
+from streaming.broker.group.group_membership import skip_group
 from streaming.broker.range_reader import RangeReader
 from streaming.commands.topics import find_topic
 from streaming.errors import DataError, SettingsError

@@ -45,8 +45,12 @@ class Health:
             or self.liveness_failure()
         )
 
+    def broker_silence_s(self) -> float:
+        """Return for how long the coordinator or the leader of a partition has not answered, seconds."""
+        return time.monotonic() - self._state.last_answer
+
     def _broker_failure(self) -> str | None:
-        silence_s = time.monotonic() - self._state.last_answer
+        silence_s = self.broker_silence_s()
         if not self._state.is_assigned:
             return "the bridge has not joined its group"
         if silence_s > ANSWER_TIMEOUT_S:
@@ -60,7 +64,7 @@ class Health:
         if held := list(self._state.held.values()):
             one = held[0]
             return (
-                f"{len(held)} partitions stand at a record that the service fails on: partition "
-                f"{one.partition}, offset {one.offset}: {one.error} See `streaming skip`."
+                f"{len(held)} partitions stand at a record without an outcome: partition {one.partition}, "
+                f"offset {one.offset}: {one.error} To do: {one.advice}"
             )
         return None

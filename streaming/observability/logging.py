@@ -2,12 +2,18 @@
 
 import logging
 import sys
+import time
+from collections import Counter
 
 import structlog
+from typing_extensions import override
 
 from streaming.settings.sections import LogSettings
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+# A library's line is not repeated for so long, seconds.
+REPEAT_S = 60.0
 
 
 def configure(settings: LogSettings) -> None:
@@ -30,8 +36,24 @@ def configure(settings: LogSettings) -> None:
 
 
 class _Forward(logging.Handler):
-    """Passes lines of libraries on to structlog."""
+    """Passes lines of libraries on to structlog, each kind at most once in a while.
 
+    During an outage kafka-python writes a line for each attempt of each connection, and our own say the rest.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[str, str], float] = {}
+        self._kept_back: Counter[tuple[str, str]] = Counter()
+
+    @override
     def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger()
-        log.log(record.levelno, "library", logger=record.name, message=record.getMessage())
+        kind, now = (record.name, str(record.msg)), time.monotonic()
+        if now - self._last.get(kind, float("-inf")) < REPEAT_S:
+            self._kept_back[kind] += 1
+            return
+        self._last[kind] = now
+        more = {"times": count} if (count := self._kept_back.pop(kind, 0)) else {}
+        structlog.get_logger().log(
+            record.levelno, "library", logger=record.name, message=record.getMessage(), **more
+        )

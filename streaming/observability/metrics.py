@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -120,11 +120,14 @@ class Metrics:
         )
         self._held = Gauge(
             "bridge_partitions_held",
-            "Partitions that stand at a record the service fails on",
+            "Partitions that stand at a record without an outcome",
             registry=registry,
         )
         self._lag = Gauge(
-            "bridge_lag_records", "Records that are not fetched yet", ["partition"], registry=registry
+            "bridge_lag_records",
+            "Records that are not fetched yet; a partition that nobody reads is told by one bridge",
+            ["partition"],
+            registry=registry,
         )
         self._in_flight = Gauge(
             "bridge_batches_in_flight", "Batches between fetched and committed", registry=registry
@@ -137,6 +140,26 @@ class Metrics:
         self._committed = Gauge(
             "bridge_last_commit_timestamp_seconds", "Unix time of the last commit", registry=registry
         )
+
+    def watch(self, failure: Callable[[], str | None], silence_s: Callable[[], float]) -> None:
+        """Show what is asked at each scrape.
+
+        Parameters
+        ----------
+        failure : callable
+            Why the bridge is not ready, or None.
+        silence_s : callable
+            Since when the brokers have not answered, seconds.
+        """
+        ready = Gauge("bridge_ready", "1 where /readyz answers 200, else 0", registry=self.registry)
+        ready.set_function(lambda: float(failure() is None))
+        silence = Gauge(
+            "bridge_broker_silence_seconds",
+            "Time since the group's coordinator and every assigned partition's leader last answered; the lag "
+            "is as old",
+            registry=self.registry,
+        )
+        silence.set_function(silence_s)
 
     def _begin_at_zero(self) -> None:
         for metric, known in (
@@ -220,7 +243,7 @@ class Metrics:
         self._skipped.labels(str(partition), reason).inc(records)
 
     def show_held(self, partitions: int) -> None:
-        """Set the number of partitions that stand at a record the service fails on."""
+        """Set the number of partitions that stand at a record without an outcome."""
         self._held.set(partitions)
 
     def show_lag(self, lags: Mapping[int, int]) -> None:
@@ -236,4 +259,5 @@ class Metrics:
         """Set the gauges of what is between fetched and committed."""
         oldest = pipeline.oldest_timestamp_ms
         self._in_flight.set(len(pipeline))
-        self._oldest.set(max(0.0, time.time() - oldest / 1000) if oldest is not None else 0.0)
+        is_known = oldest is not None and oldest > 0  # -1: the producer gave none
+        self._oldest.set(max(0.0, time.time() - oldest / 1000) if is_known and oldest else 0.0)

@@ -1,5 +1,6 @@
 """Calls the scoring service over HTTP and turns its answers into decisions or errors."""
 
+import contextlib
 import email.utils
 import ssl
 import threading
@@ -259,12 +260,7 @@ def retry_after_s(value: str | None) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        return _seconds_until(value)
-    return seconds if 0 <= seconds < float("inf") else None
-
-
-def _seconds_until(date: str) -> float | None:
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(date).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
         return None
+    return seconds if 0 <= seconds < float("inf") else None

@@ -38,7 +38,9 @@ def precheck(value: bytes | None) -> str | Rejection | None:  # noqa: PLR0911  #
     'tombstone'
     """
     if not value:
-        return _nothing(value)
+        if value is None:
+            return Rejection("parse", "tombstone", "The record has no value.")
+        return Rejection("parse", "empty", "The value is empty.")
     try:
         found = _decode(value)
     except UnicodeDecodeError:
@@ -55,12 +57,6 @@ def precheck(value: bytes | None) -> str | Rejection | None:  # noqa: PLR0911  #
         return Rejection("parse", "duplicate_key", "A key occurs twice in the object.")
     identity = found.get("transaction_id")
     return identity if type(identity) is str else None
-
-
-def _nothing(value: bytes | None) -> Rejection:
-    if value is None:
-        return Rejection("parse", "tombstone", "The record has no value.")
-    return Rejection("parse", "empty", "The value is empty.")
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -18,12 +18,12 @@ from pydantic_settings import (
 )
 
 from streaming.errors import SettingsError
+from streaming.settings.bridge import BridgeSettings
 from streaming.settings.drift import DriftSettings
 from streaming.settings.labels import ExportSettings, LabelSettings
 from streaming.settings.monitor import MonitorSettings
 from streaming.settings.sections import (
     BackfillSettings,
-    BridgeSettings,
     KafkaSettings,
     LogSettings,
     MetricsSettings,
@@ -105,7 +105,8 @@ def load_settings(
     SettingsError
         For an unknown key, a value out of range or a file that cannot be read.
     """
-    file = _settings_file()
+    chosen = os.environ.get(f"{PREFIX}CONFIG")
+    file = Path(chosen) if chosen else DEFAULT_FILE
     usual = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     sources: list[tuple[str, Values]] = [
         ("flag", _given(flags or {})),
@@ -141,11 +142,6 @@ def _read_variables() -> Values:
     except SourceError as error:
         # A section that is given as a whole is JSON.
         raise SettingsError(f"Wrong settings (variable {PREFIX}…): {error}.".replace("\n", " ")) from error
-
-
-def _settings_file() -> Path:
-    chosen = os.environ.get(f"{PREFIX}CONFIG")
-    return Path(chosen) if chosen else DEFAULT_FILE
 
 
 def _read_file(file: Path) -> Values:

@@ -1,7 +1,10 @@
 """Why connections to brokers fail: kafka-python 3.0 only logs it, and then reports that time has passed."""
 
 import logging
+import socket
+import ssl
 import time
+from collections.abc import Iterable
 
 from kafka import errors as kafka_errors
 from typing_extensions import override
@@ -71,6 +74,30 @@ def watch_connections() -> ConnectionFailures:
             logger.setLevel(logging.WARNING)
             logger.propagate = False
     return FAILURES
+
+
+def speaks_tls(servers: Iterable[str], timeout_s: float = 2.0) -> bool:
+    """Return whether one of some host:port answers a TLS handshake.
+
+    A broker that expects TLS only closes a plain connection, as one does that restarts.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    for server in servers:
+        host, _, port = server.rpartition(":")
+        try:
+            with (
+                socket.create_connection((host.strip("[]"), int(port)), timeout_s) as plain,
+                context.wrap_socket(plain),
+            ):
+                return True
+        except ssl.SSLError as error:
+            # It asks for a client certificate, or for another version: TLS all the same.
+            if "WRONG_VERSION_NUMBER" not in str(error) and "EOF" not in str(error):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def is_permanent(failure: str) -> bool:

@@ -9,15 +9,23 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
 from kafka.cluster import ClusterMetadata
+from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.base import BaseCoordinator
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import LeaderNotAvailableError
+from kafka.net.compat import KafkaNetClient
 from kafka.producer.sender import Sender
 from kafka.structs import MemberState, OffsetAndMetadata
 from typing_extensions import override
 
+from streaming.broker.compat.bounded_decompression import bound_decompression
+from streaming.broker.compat.unreadable_batches import locate_unreadable_batches
 from streaming.errors import BrokerRefused
+
+# The default of 10 s holds a whole client up while one broker does not answer.
+CONNECT_TIMEOUT_MS = 3_000
 
 # Class to the names that this module uses; methods are looked up in the class, the rest in its code.
 _NEEDED: dict[type, tuple[str, ...]] = {
@@ -29,10 +37,13 @@ _NEEDED: dict[type, tuple[str, ...]] = {
     ClusterMetadata: (
         *("topic_id", "config", "request_update", "set_topics"),
         *("metadata_refresh_in_progress", "partitions_for_topic"),
+        *("leader_for_partition", "brokers"),
     ),
-    KafkaConsumer: ("_coordinator", "_cluster", "_subscription", "_manager", "_net"),
+    KafkaConsumer: ("_coordinator", "_cluster", "_fetcher", "_subscription", "_manager", "_net"),
     KafkaProducer: ("_sender", "_closed", "_metadata"),
-    Sender: ("force_close",),
+    Sender: ("force_close", "_client"),
+    KafkaNetClient: ("await_ready", "_manager"),
+    Fetcher: ("PartitionRecords", "_parse_fetched_data"),
 }
 
 
@@ -48,19 +59,13 @@ def check() -> None:
         f"{owner.__name__}.{name}"
         for owner, names in _NEEDED.items()
         for name in names
-        if not _has(owner, name)
+        if not hasattr(owner, name)
+        and name not in getattr(getattr(vars(owner).get("__init__"), "__code__", None), "co_names", ())
     ]
     if missing:
         raise BrokerRefused(
             f"The installed kafka-python lacks {', '.join(missing)}: install the version of constraints.txt."
         )
-
-
-def _has(owner: type, name: str) -> bool:
-    if hasattr(owner, name):
-        return True
-    constructor = getattr(owner, "__init__", None)
-    return name in getattr(getattr(constructor, "__code__", None), "co_names", ())
 
 
 class _PatientCoordinator(ConsumerCoordinator):  # type: ignore[misc]  # the base is untyped
@@ -96,10 +101,17 @@ class _PatientCoordinator(ConsumerCoordinator):  # type: ignore[misc]  # the bas
         return True
 
 
-def prepare_consumer(consumer: Any) -> None:
-    """Let a new consumer keep finished joins and never create a topic by asking for its metadata."""
+def prepare_consumer(consumer: Any, max_decompressed_bytes: int) -> None:
+    """Mend a new consumer.
+
+    It keeps finished joins, never creates a topic by asking for its metadata, decompresses no batch to more
+    than `max_decompressed_bytes`, and raises `UnreadableBatchError` for one that it cannot read.
+    """
     forbid_topic_creation(consumer)
     consumer._coordinator.__class__ = _PatientCoordinator
+    consumer._manager.config["socket_connection_setup_timeout_ms"] = CONNECT_TIMEOUT_MS
+    bound_decompression(max_decompressed_bytes)
+    locate_unreadable_batches(consumer)
 
 
 def forbid_topic_creation(consumer: Any) -> None:
@@ -113,9 +125,28 @@ def forbid_topic_creation(consumer: Any) -> None:
 
 
 def prepare_producer(producer: Any) -> None:
-    """Let a new producer never create a topic by asking for its metadata."""
+    """Mend a new producer.
+
+    It never creates a topic by asking for its metadata, and repeats a request for which its coordinator could
+    not be reached: kafka-python 3.0.12 forgets that request, and the call waits for ever.
+    """
     check()
     producer._metadata.config["allow_auto_create_topics"] = False
+    client = producer._sender._client
+    client._manager.config["socket_connection_setup_timeout_ms"] = CONNECT_TIMEOUT_MS
+
+    def return_whether_ready(node_id: int, timeout_ms: float = 30_000) -> bool:
+        try:
+            return bool(KafkaNetClient.await_ready(client, node_id, timeout_ms=timeout_ms))
+        except kafka_errors.KafkaConnectionError:
+            return False
+
+    client.await_ready = return_whether_ready
+
+
+def has_leader(client: Any, place: TopicPartition) -> bool:
+    """Return whether a consumer or producer believes that a partition has a leader; True where unknown."""
+    return bool(_cluster(client).leader_for_partition(place) != -1)
 
 
 def load_metadata(consumer: Any, topic: str, timeout_ms: float) -> None:
@@ -208,11 +239,15 @@ def seek(consumer: Any, partition: TopicPartition, offset: int, leader_epoch: in
     state.seek(OffsetAndMetadata(offset, "", leader_epoch))
 
 
-def known_servers(producer: Any) -> list[str]:
-    """Return host:port of the brokers that a producer knows of."""
+def known_servers(client: Any) -> list[str]:
+    """Return host:port of the brokers that a consumer or producer knows of."""
     with contextlib.suppress(Exception):
-        return [f"{broker.host}:{broker.port}" for broker in producer._metadata.brokers()]
+        return [f"{broker.host}:{broker.port}" for broker in _cluster(client).brokers()]
     return []
+
+
+def _cluster(client: Any) -> Any:
+    return client._metadata if isinstance(client, KafkaProducer) else client._cluster
 
 
 def force_close(producer: Any) -> None:

@@ -13,9 +13,9 @@ from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionManager
 
-from streaming.broker.group_consumer import GroupConsumer
-from streaming.broker.group_membership import KafkaGroupMembership
-from streaming.broker.group_snapshot import group_metadata_without_member
+from streaming.broker.group.group_consumer import GroupConsumer
+from streaming.broker.group.group_membership import KafkaGroupMembership
+from streaming.broker.group.group_snapshot import group_metadata_without_member
 from streaming.broker.idempotent_producer import IdempotentProducer
 from streaming.broker.range_reader import RangeReader
 from streaming.broker.topics import Topics, prepare_topics
@@ -109,7 +109,7 @@ def test_an_empty_transaction_commits_offsets(sink: TransactionalProducer, setti
     assert committed(settings) == {0: 9}
 
 
-def drop_once(monkeypatch: pytest.MonkeyPatch, kind: str) -> list[str]:
+def drop_once(monkeypatch: pytest.MonkeyPatch, kind: str, error: Exception) -> list[str]:
     """Let the coordinator seem to refuse the connection when a request of a kind is first sent.
 
     That is what happens while a broker restarts; kafka-python then forgets the request.
@@ -127,7 +127,7 @@ def drop_once(monkeypatch: pytest.MonkeyPatch, kind: str) -> list[str]:
     def refuse(self: Any, *arguments: Any, **names: Any) -> Any:
         if pending == [kind] and not dropped:
             dropped.append(kind)
-            raise kafka_errors.KafkaConnectionError("refused")
+            raise error
         return await_ready(self, *arguments, **names)
 
     monkeypatch.setattr(TransactionManager, "next_request_handler", remember)
@@ -148,7 +148,7 @@ def test_a_transactional_call_that_hangs_for_ever_has_a_deadline(
     sink = make_sink(settings, prepare_topics(settings))
     sink.start()
     publish(sink, settings, b"1", offset=1)
-    dropped = drop_once(monkeypatch, kind)
+    dropped = drop_once(monkeypatch, kind, kafka_errors.KafkaError("an unforeseen one"))
     begun = time.monotonic()
     with pytest.raises(PublishFailed):
         publish(sink, settings, b"2", offset=2)
@@ -160,6 +160,23 @@ def test_a_transactional_call_that_hangs_for_ever_has_a_deadline(
     assert published(settings) == [b"1", b"2"]
     assert committed(settings) == {0: 2}
     sink.close()
+
+
+@pytest.mark.parametrize(
+    "kind", ["AddPartitionsToTxnHandler", "AddOffsetsToTxnHandler", "TxnOffsetCommitHandler", "EndTxnHandler"]
+)
+def test_a_request_is_repeated_whose_coordinator_could_not_be_reached(
+    kind: str, sink: TransactionalProducer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a broker restarts: kafka-python forgets the request, and the call waited for its deadline."""
+    publish(sink, settings, b"1", offset=1)
+    dropped = drop_once(monkeypatch, kind, kafka_errors.KafkaConnectionError("refused"))
+    begun = time.monotonic()
+    publish(sink, settings, b"2", offset=2)
+    assert dropped, "the fault was not met"
+    assert time.monotonic() - begun < 3
+    assert published(settings) == [b"1", b"2"]
+    assert committed(settings) == {0: 2}
 
 
 def test_starting_has_a_deadline_too(
@@ -386,7 +403,7 @@ def test_the_guard_sees_who_holds_an_instance_id_and_leaves_for_good(
 ) -> None:
     feed(settings, b"0")
     membership, source, rival = (
-        KafkaGroupMembership(settings, 4),
+        KafkaGroupMembership(settings),
         GroupConsumer(settings),
         GroupConsumer(settings),
     )

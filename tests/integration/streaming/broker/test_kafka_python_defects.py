@@ -18,11 +18,12 @@ from kafka.protocol.producer import ProduceRequest
 from kafka.record.default_records import DefaultRecordBatch
 
 from streaming.broker.compat.kafka_internals import force_close as drop
-from streaming.broker.group_consumer import GroupConsumer
-from streaming.broker.group_membership import KafkaGroupMembership
+from streaming.broker.group.group_consumer import GroupConsumer
+from streaming.broker.group.group_membership import KafkaGroupMembership
 from streaming.broker.topics import Topics, prepare_topics
 from streaming.broker.transactional_producer import TransactionalProducer
-from streaming.errors import CorruptInput, Fenced, PublishFailed, StreamingError
+from streaming.errors import Fenced, PublishFailed, RecordsHeld, StreamingError
+from streaming.records import HeldRecord, InputRecord
 from streaming.settings.load import Settings
 from tests.e2e.faults import wait_until
 from tests.integration.streaming.broker.test_broker import (
@@ -191,17 +192,64 @@ consumer = KafkaConsumer(bootstrap_servers=sys.argv[1], auto_offset_reset="earli
 """
 
 
-def test_a_wrong_checksum_makes_poll_spin_and_ends_the_bridge_with_its_place(
+def test_a_wrong_checksum_makes_poll_spin_and_holds_its_partition_alone(
     settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feed(settings, b"{}")
+    feed(settings, b"sound", partition=0)
     assert_spins(DAMAGED, settings)
-    monkeypatch.setattr(DefaultRecordBatch, "validate_crc", lambda batch: False)
+    feed(settings, b"damaged", b"behind it", partition=0)
+    feed(settings, b"{}", b"{}", partition=1)
+    is_sound = DefaultRecordBatch.validate_crc
+    monkeypatch.setattr(
+        DefaultRecordBatch,
+        "validate_crc",
+        lambda batch: b"damaged" not in bytes(batch._buffer) and is_sound(batch),
+    )
     source = GroupConsumer(settings)
     source.start(Silent())
-    with pytest.raises(CorruptInput, match=r"partition=0\) at offset 0 failed crc check.* start again"):
-        poll_until(source, 1)
+    found, held = poll_past_held(source, 3)
+    assert sorted(record.value or b"" for record in found) == [b"sound", b"{}", b"{}"]
+    assert {(one.partition, one.offset, one.cause) for one in held} == {(0, 1, "unreadable")}
+    assert "failed crc check" in held[0].error
+    monkeypatch.setattr(DefaultRecordBatch, "validate_crc", is_sound)  # another copy is well
+    source.release(0)
+    assert [record.value for record in poll_until(source, 2)] == [b"damaged", b"behind it"]
     source.close()
+
+
+def test_a_batch_that_would_fill_the_memory_holds_its_partition_alone(
+    settings: Settings, topics: Topics
+) -> None:
+    small = settings.kafka.model_copy(update={"max_decompressed_bytes": 1_048_576})
+    producer = KafkaProducer(
+        bootstrap_servers=small.bootstrap_servers, compression_type="gzip", max_request_size=10**8
+    )
+    producer.send(settings.topics.input, value=b"x" * 20_000_000, partition=0).get(20)
+    producer.send(settings.topics.input, value=b"{}", partition=1).get(20)
+    producer.close()
+    source = GroupConsumer(settings.model_copy(update={"kafka": small}))
+    source.start(Silent())
+    found, held = poll_past_held(source, 1)
+    assert [record.value for record in found] == [b"{}"]
+    assert (held[0].partition, held[0].offset) == (0, 0)
+    assert "decompresses to more than 1048576 bytes" in held[0].error
+    source.close()
+
+
+def poll_past_held(source: GroupConsumer, records: int) -> tuple[list[InputRecord], list[HeldRecord]]:
+    """Poll until so many records and one held partition are there, as the bridge's loop does."""
+    found: list[InputRecord] = []
+    held: list[HeldRecord] = []
+    deadline = time.monotonic() + 30
+    while len(found) < records or not held:
+        assert time.monotonic() < deadline, (found, held)
+        try:
+            found += source.poll(200, 100)
+        except RecordsHeld as error:
+            held += error.records
+            for one in error.records:
+                source.hold(one.partition)
+    return found, held
 
 
 def test_sends_have_no_bound_of_their_own(settings: Settings, topics: Topics, outage: Outage) -> None:
@@ -310,16 +358,16 @@ def test_a_member_that_dies_while_it_gives_partitions_up_leaves_none_without_a_r
     def assigned() -> int:
         return sum(len(source._consumer.assignment()) for source in sources[1:])
 
-    membership = KafkaGroupMembership(settings, 4)
+    membership = KafkaGroupMembership(settings)
     start(0, dying)
     wait_until(lambda: sources[0].has_joined, 20, "not joined")
     assert len(sources[0]._consumer.assignment()) == 4
-    assert not membership.has_unassigned_partitions()
+    assert not membership.unassigned_partitions()
     start(1, Silent())
     wait_until(dying.is_dead.is_set, 20, "nothing was given up")
     start(2, Silent())
     wait_until(lambda: assigned() == 4, 20, "partitions are left without a reader")
-    wait_until(lambda: not membership.has_unassigned_partitions(), 5, "seen although it is over")
+    wait_until(lambda: not membership.unassigned_partitions(), 5, "seen although it is over")
     end.set()
     dying.is_over.set()
     for thread, source in zip(threads, sources, strict=True):

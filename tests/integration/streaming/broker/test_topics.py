@@ -57,5 +57,14 @@ def test_a_topic_that_keeps_letters_for_a_day_is_told(genuine_broker: str) -> No
     assert (told["topic"], told["found_hours"], told["wanted_hours"]) == (short.topics.dead_letter, 24, 720)
 
 
+def test_topics_with_one_copy_are_told(genuine_broker: str) -> None:
+    chosen = settings(genuine_broker)
+    with capture_logs() as logs:
+        prepare_topics(chosen)
+    (told,) = [one for one in logs if one["event"] == "topics_have_one_copy"]
+    assert told["topics"] == list(_names(chosen))
+    assert told["log_level"] == "warning"
+
+
 def _names(chosen: Settings) -> tuple[str, str, str]:
     return chosen.topics.input, chosen.topics.output, chosen.topics.dead_letter

@@ -6,10 +6,10 @@ import pytest
 
 from streaming.bridge.batch import Batch
 from streaming.bridge.decider import Decider, Dropped
-from streaming.bridge_state import BridgeState, HeldRecord
+from streaming.bridge_state import BridgeState
 from streaming.errors import BatchRejected, BatchTooLarge, RejectedItem, ServiceRefused, ServiceUnavailable
 from streaming.observability.metrics import Metrics
-from streaming.records import InputRecord, Outcome, Rejection, ServiceDecision, Undecided
+from streaming.records import HeldRecord, InputRecord, Outcome, Rejection, ServiceDecision, Undecided
 from streaming.scoring.backoff import Backoff
 from tests.e2e.faults import transactions
 from tests.fakes import TOPIC, FakeClassifier

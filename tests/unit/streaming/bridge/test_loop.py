@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from streaming.bridge import held
 from streaming.bridge.decider import Decider
 from streaming.bridge.group_monitor import GroupMonitor
 from streaming.bridge.held import HeldPartitions
@@ -14,20 +15,22 @@ from streaming.bridge.loop import Bridge, BridgeParts
 from streaming.bridge.pipeline import Pipeline
 from streaming.bridge.publisher import Publisher, RecordSizeLimits
 from streaming.bridge.recovery import Recovery
-from streaming.bridge_state import BridgeState, HeldRecord
+from streaming.bridge_state import BridgeState
 from streaming.errors import (
     BrokerRefused,
     BrokerUnavailable,
     Fenced,
     MessageTooLarge,
     PublishFailed,
+    RecordsHeld,
     ServiceRefused,
     ServiceUnavailable,
 )
 from streaming.observability.metrics import Metrics
-from streaming.records import InputRecord
+from streaming.records import HeldCause, HeldRecord, InputRecord
 from streaming.scoring.backoff import Backoff
-from streaming.settings.sections import BridgeSettings, ServiceSettings
+from streaming.settings.bridge import BridgeSettings
+from streaming.settings.sections import ServiceSettings
 from tests.e2e.bad_records import all_kinds
 from tests.e2e.faults import transactions, wait_until
 from tests.e2e.verifier import verify
@@ -331,7 +334,13 @@ def test_partitions_that_nobody_reads_are_asked_for(rig: Rig) -> None:
     rig.membership.is_unassigned = True
     rig.start()
     wait_until(lambda: rig.source.rejoins >= 1, 5, "nobody asked")
+
+    def lag() -> float | None:
+        return rig.metrics.registry.get_sample_value("bridge_lag_records", {"partition": "7"})
+
+    wait_until(lambda: lag() == 30, 5, "the lag of what nobody reads is not shown")
     rig.membership.is_unassigned = False
+    wait_until(lambda: lag() is None, 5, "still shown")
 
 
 def test_outside_its_group_nothing_is_committed(rig: Rig) -> None:
@@ -414,10 +423,29 @@ def test_stopping_while_the_broker_is_down(rig: Rig) -> None:
     assert rig.error is None
 
 
+@pytest.mark.parametrize("cause", ["unreadable", "leaderless"])
+def test_what_holds_one_partition_leaves_the_others_going(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, cause: HeldCause
+) -> None:
+    """A batch that cannot be read, an output partition without a leader: found by the source, by the sink."""
+    monkeypatch.setitem(held.RETRIES_S, cause, (0.5, 60.0))
+    feed(rig.broker, 40)
+    blocked = RecordsHeld([HeldRecord(0, 0, "it is damaged", cause)])
+    finder = rig.source if cause == "unreadable" else rig.sink
+    finder.faults.append(blocked)
+    rig.start()
+    wait_until(lambda: rig.broker.committed.get(1) == 20, 5, "the other partition stands too", 0.01)
+    assert rig.state.held[0][:4] == (0, 0, "it is damaged", cause)
+    assert not rig.broker.committed.get(0)
+    rig.wait_drained()
+    wait_until(lambda: not rig.state.held, 5, "still held")
+    assert len(rig.broker.outputs) == 40
+
+
 def test_a_record_that_the_service_fails_on_holds_its_partition_alone(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streaming.bridge.held.FIRST_RETRY_S", 0.05)
+    monkeypatch.setitem(held.RETRIES_S, "service", (0.05, 60.0))
     values = list(itertools.islice(transactions(9), 200))
     for number, value in enumerate(values):
         rig.broker.produce(number % 2, value, b"k")

@@ -1,6 +1,12 @@
 """What kafka-python is told, and what its errors mean."""
 
+import contextlib
+import socket
+import ssl
+import subprocess
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +14,14 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 
-from streaming.broker import (
-    connection,
-    group_consumer,
-    idempotent_producer,
-    transactional_producer,
-)
-from streaming.broker.admin import Topic
+from streaming.broker import connection, idempotent_producer, known_brokers, transactional_producer
+from streaming.broker.admin import Admin, Topic
 from streaming.broker.compat import kafka_internals
-from streaming.broker.compat.connection_failures import explain_failure
+from streaming.broker.compat.connection_failures import explain_failure, speaks_tls
 from streaming.broker.compat.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.connection import client_config, retry_until_reached, translate_error
-from streaming.broker.group_consumer import GroupConsumer
+from streaming.broker.group import group_consumer
+from streaming.broker.group.group_consumer import GroupConsumer
 from streaming.broker.idempotent_producer import IdempotentProducer
 from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.errors import (
@@ -119,7 +121,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
         return made[-1]
 
     monkeypatch.setattr(group_consumer, "KafkaConsumer", make)
-    monkeypatch.setattr(kafka_internals, "prepare_consumer", lambda consumer: None)
+    monkeypatch.setattr(kafka_internals, "prepare_consumer", lambda *_: None)
     monkeypatch.setattr(kafka_internals, "prepare_producer", lambda producer: None)
     monkeypatch.setattr(kafka_internals, "load_metadata", lambda *_: None)
     monkeypatch.setattr(transactional_producer, "KafkaProducer", make)
@@ -147,6 +149,34 @@ def test_the_consumer_waits_for_open_transactions_and_shares_nothing(made: list[
     assert config["group_instance_id"] == "bridge-0"
     assert "value_deserializer" not in config
     assert config["heartbeat_interval_ms"] < config["session_timeout_ms"] / 3
+
+
+@pytest.mark.parametrize(("is_decided", "next_id"), [(True, "group.id.1"), (False, "group.id")])
+def test_a_transaction_that_waits_for_a_leader_is_left_behind_once_nothing_can_change_it(
+    made: list[Recorder], monkeypatch: pytest.MonkeyPatch, is_decided: bool, next_id: str
+) -> None:
+    class Asked:
+        def __enter__(self) -> "Asked":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def transaction_is_decided(self, transactional_id: str) -> bool:
+            assert transactional_id == "group.id"
+            return is_decided
+
+    def wait(self: Recorder) -> None:
+        raise kafka_errors.KafkaTimeoutError("concurrent transactions")
+
+    sink = TransactionalProducer(Settings(), "group.id", "in", {"decision": Topic("out", 4)})
+    monkeypatch.setattr(sink, "_admin", Asked)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "init_transactions", wait, raising=False)
+        with pytest.raises(BrokerUnavailable):
+            sink.start()
+    sink.start()
+    assert [client.config["transactional_id"] for client in made] == ["group.id", next_id]
 
 
 def test_the_producer_is_transactional_and_impatient(made: list[Recorder]) -> None:
@@ -244,3 +274,55 @@ def test_a_call_that_times_out_by_itself_is_no_missed_deadline() -> None:
         thread.call(call, 5)
     assert thread.call(lambda: 7, 5) == 7
     thread.end()
+
+
+@pytest.fixture
+def tls_address(tmp_path: Path) -> Iterator[str]:
+    """Yield where a server wants TLS, and closes what is none."""
+    files = [str(tmp_path / name) for name in ("key.pem", "certificate.pem")]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    subprocess.run([*command, "-keyout", files[0], "-out", files[1], "-subj", "/CN=x"], check=True, stderr=-3)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files[1], files[0])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # closed at the end
+                while True:
+                    plain, _ = server.accept()
+                    with contextlib.suppress(OSError), plain:
+                        context.wrap_socket(plain, server_side=True).close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_broker_that_wants_tls_is_told_at_once(tls_address: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(BrokerRefused, match=r"it wants TLS on this port: set kafka\.security_protocol"):
+        Admin(KafkaSettings(bootstrap_servers=tls_address, connect_timeout_s=30))
+    assert time.monotonic() - begun < 10
+
+
+def test_a_server_that_closes_every_connection_is_not_taken_for_one_with_tls() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.listen()
+        threading.Thread(target=lambda: [server.accept()[0].close() for _ in range(2)], daemon=True).start()
+        assert not speaks_tls([f"127.0.0.1:{server.getsockname()[1]}"])
+    assert not speaks_tls(["127.0.0.1:1"])
+
+
+def test_a_session_that_the_broker_refuses_is_a_wrong_setting() -> None:
+    error = translate_error(kafka_errors.InvalidSessionTimeoutError(), "Reading")
+    assert isinstance(error, SettingsError)
+    assert error.exit_code == 2
+    assert "bridge.session_timeout_ms" in str(error)
+
+
+def test_whatever_connects_anew_asks_the_brokers_that_were_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_brokers, "_met", {})
+    settings = KafkaSettings(bootstrap_servers="down:1")
+    assert client_config(settings, "me")["bootstrap_servers"] == ["down:1"]
+    known_brokers.remember_brokers("down:1", ["two:2", "down:1"])
+    known_brokers.remember_brokers("down:1", [])  # a client that knows none tells nothing
+    assert client_config(settings, "me")["bootstrap_servers"] == ["two:2", "down:1"]

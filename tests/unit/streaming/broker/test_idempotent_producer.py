@@ -10,6 +10,7 @@ from kafka.future import Future
 
 from streaming.broker import idempotent_producer as producer_module
 from streaming.broker import range_reader as reader_module
+from streaming.broker.compat import kafka_internals
 from streaming.broker.idempotent_producer import IdempotentProducer
 from streaming.broker.range_reader import RangeReader
 from streaming.errors import BrokerError, BrokerRefused, BrokerUnavailable, PublishFailed, SettingsError
@@ -41,6 +42,7 @@ class Awaited(Future):  # type: ignore[misc]  # the base is untyped
 def producer(monkeypatch: pytest.MonkeyPatch) -> Producer:
     producer = Producer()
     monkeypatch.setattr(producer_module, "KafkaProducer", lambda **_: producer)
+    monkeypatch.setattr(kafka_internals, "prepare_producer", lambda _: None)
     return producer
 
 
@@ -134,6 +136,7 @@ def consumer() -> Consumer:
 @pytest.fixture
 def reader(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> RangeReader:
     monkeypatch.setattr(reader_module, "KafkaConsumer", lambda **_: consumer)
+    monkeypatch.setattr(kafka_internals, "prepare_consumer", lambda *_: None)
     return RangeReader(KafkaSettings())
 
 

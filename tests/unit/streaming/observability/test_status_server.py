@@ -6,13 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from streaming.bridge_state import BridgeState, HeldRecord
+from streaming.bridge_state import BridgeState
 from streaming.errors import SettingsError
 from streaming.observability import status_server as status
 from streaming.observability.health import Health
 from streaming.observability.metrics import KNOWN_REJECTIONS, KNOWN_RETRIES, STAGES, Metrics
 from streaming.observability.status_server import serve_bridge
-from streaming.records import InputRecord, Rejection, ServiceDecision
+from streaming.records import HeldRecord, InputRecord, Rejection, ServiceDecision
 from streaming.settings.sections import MetricsSettings
 
 
@@ -92,6 +92,29 @@ def test_waiting_records_without_progress_are_not_ready(state: BridgeState) -> N
 def test_brokers_that_do_not_answer_are_told(state: BridgeState) -> None:
     state.last_answer -= 11
     assert "have not answered for 11 s" in (health(state).readiness_failure() or "")
+
+
+@pytest.mark.parametrize(("timestamp_ms", "age_s"), [(None, 0.0), (-1, 0.0)])
+def test_a_record_without_a_timestamp_is_not_fifty_years_old(timestamp_ms: int | None, age_s: float) -> None:
+    class Pipeline:
+        oldest_timestamp_ms = timestamp_ms
+
+        def __len__(self) -> int:
+            return 1
+
+    metrics = Metrics()
+    metrics.show_in_flight(Pipeline())
+    assert metrics.registry.get_sample_value("bridge_oldest_in_flight_seconds") == age_s
+
+
+def test_whether_it_is_ready_is_a_metric_too(state: BridgeState) -> None:
+    metrics, judge = Metrics(), health(state)
+    metrics.watch(judge.readiness_failure, judge.broker_silence_s)
+    value = metrics.registry.get_sample_value
+    assert value("bridge_ready") == 1
+    state.last_answer -= 90
+    assert value("bridge_ready") == 0
+    assert value("bridge_broker_silence_seconds") == pytest.approx(90, abs=1)
 
 
 def test_a_held_record_is_named(state: BridgeState) -> None:

@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel, SecretStr
 
 from streaming.errors import SettingsError
+from streaming.settings.bridge import BridgeSettings
 from streaming.settings.load import DEFAULT_FILE, Settings, load_settings, read_secret
-from streaming.settings.sections import BridgeSettings
 
 UNITS = re.compile(
     r"_(s|ms|hours|days|bytes|records|replicas|transactions|batches|frauds)$"
@@ -82,6 +82,9 @@ def test_the_usual_kafka_variable_is_honoured(file: Path, monkeypatch: pytest.Mo
         ("service: {classify_url: 'localhost:3000'}", "service.classify_url"),
         ("topics: {input: 'a b'}", "topics.input"),
         ("topics: {input: decisions}", "differ"),
+        ("topics: {input: '..'}", "topics.input"),
+        ("bridge: {instance_id: '.'}", "bridge.instance_id"),
+        ("kafka: {request_timeout_s: 0.4}", "kafka.request_timeout_s"),
         ("kafka: {bootstrap_servers: 'host:not-a-port'}", "'host:not-a-port' is no host:port"),
         ("kafka: {bootstrap_servers: 'host'}", "kafka.bootstrap_servers"),
         ("kafka: {bootstrap_servers: ' , '}", "at least one"),

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from kafka import errors as kafka_errors
@@ -39,9 +39,8 @@ class KafkaGroupMembership(GroupMembership):
     whose id was taken would go on fetching records that it can no longer commit.
     """
 
-    def __init__(self, settings: Settings, partitions: int) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._partitions = partitions  # of the input topic
         self._lock = threading.Lock()
         self._kept: Admin | None = None
 
@@ -52,15 +51,27 @@ class KafkaGroupMembership(GroupMembership):
         return holder is not None and holder != getattr(membership, "member_id", None)
 
     @override
-    def has_unassigned_partitions(self) -> bool:
+    def unassigned_partitions(self) -> frozenset[int]:
         group, topic = self._settings.bridge.group, self._settings.topics.input
-        assigned = self._ask(lambda admin: admin.assigned(group, topic))
-        return assigned is not None and not assigned.issuperset(range(self._partitions))
+        return self._ask(lambda admin: admin.unassigned(group, topic)) or frozenset()
+
+    @override
+    def undecided(self, partitions: Collection[int]) -> dict[int, int]:
+        bridge, topic = self._settings.bridge, self._settings.topics.input
+
+        def ask(admin: Admin) -> dict[int, int]:
+            if admin.first_instance(bridge.group) != bridge.instance_id:
+                return {}
+            return admin.lags(bridge.group, topic, partitions)
+
+        return self._ask(ask) or {}
 
     def _ask(self, question: Callable[[Admin], Answer | None]) -> Answer | None:
         with self._lock:
             try:
-                return question(self._connected())
+                # Connecting anew for each look would cost the bridge's other threads tens of milliseconds.
+                self._kept = self._kept or self._admin()
+                return question(self._kept)
             except NO_ANSWER:
                 self._disconnect()
                 return None
@@ -83,12 +94,6 @@ class KafkaGroupMembership(GroupMembership):
     def close(self) -> None:
         with self._lock:
             self._disconnect()
-
-    def _connected(self) -> Admin:
-        # Connecting anew for each look would cost the bridge's other threads tens of milliseconds.
-        if self._kept is None:
-            self._kept = self._admin()
-        return self._kept
 
     def _disconnect(self) -> None:
         kept, self._kept = self._kept, None

@@ -1,5 +1,6 @@
 """What the consumer's wrapper does about kafka-python's ways; a real broker follows in tests/integration."""
 
+import uuid
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,13 +8,15 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
 
-from streaming.broker import group_consumer as consumer
-from streaming.broker.group_consumer import GroupConsumer
+from streaming.broker.group import group_consumer as consumer
+from streaming.broker.group import start_finder
+from streaming.broker.group.group_consumer import GroupConsumer
 from streaming.errors import BrokerUnavailable, NotInGroup, OffsetGap
 from streaming.settings.load import Settings
 from tests.integration.streaming.broker.test_broker import Silent
 
 PLACE = TopicPartition("transactions", 0)
+FIRST_ID, LATER_ID = uuid.UUID(int=1), uuid.UUID(int=2)
 
 
 class State:
@@ -44,10 +47,13 @@ class Consumer:
         self.state = MemberState.STABLE
         self.partition = State()
         self.is_committed: OffsetAndMetadata | None = OffsetAndMetadata(0, "", -1)
-        self.topic_id: str | None = "now"
+        self.topic_id = FIRST_ID
         self.first, self.end = 0, 10
         self._coordinator = Coordinator()
-        self._cluster = SimpleNamespace(config={}, topic_id=lambda topic: self.topic_id)
+        self.leader = 1
+        self._cluster = SimpleNamespace(
+            config={}, topic_id=lambda topic: self.topic_id, leader_for_partition=lambda place: self.leader
+        )
         self._subscription = SimpleNamespace(assignment={PLACE: self.partition})
         self.listener: Any = None
 
@@ -86,7 +92,7 @@ class Consumer:
 
 @pytest.fixture
 def inner(monkeypatch: pytest.MonkeyPatch) -> Consumer:
-    monkeypatch.setattr(consumer.kafka_internals, "prepare_consumer", lambda made: None)
+    monkeypatch.setattr(consumer.kafka_internals, "prepare_consumer", lambda *_: None)
     monkeypatch.setattr(consumer.kafka_internals, "load_metadata", lambda *_: None)
     return Consumer()
 
@@ -144,8 +150,8 @@ def test_a_topic_that_was_made_again_is_read_from_its_beginning(
     joined: GroupConsumer, inner: Consumer
 ) -> None:
     assert offsets(joined) == [0]
-    inner.is_committed = OffsetAndMetadata(5, "topic-id=now", 5)
-    inner.topic_id = "later"
+    inner.is_committed = OffsetAndMetadata(5, f"topic-id={FIRST_ID}", 5)
+    inner.topic_id = LATER_ID
     assert joined.poll(1, 10) == []  # at the old position in the new topic
     assert offsets(joined) == [0]
 
@@ -167,7 +173,7 @@ def test_a_shorter_log_is_waited_for_and_then_ends_the_bridge(
     inner.is_committed = OffsetAndMetadata(50, "", -1)
     with pytest.raises(BrokerUnavailable):
         joined.rewind()  # a new leader may not know its end yet
-    monkeypatch.setattr(consumer, "TRUNCATION_PATIENCE_S", 0.0)
+    monkeypatch.setattr(start_finder, "TRUNCATION_PATIENCE_S", 0.0)
     with pytest.raises(OffsetGap, match="--accept-gap"):
         joined.rewind()
 
@@ -184,3 +190,19 @@ def test_one_has_joined_when_the_positions_are_set(source: GroupConsumer, inner:
     assert source.has_joined
     inner.member_id = "second"
     assert not source.has_joined
+
+
+def test_a_partition_without_a_leader_begins_at_its_commit_and_holds_up_nothing(
+    inner: Consumer, source: GroupConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking where it begins and ends waits until the broker is back, and with it all other partitions."""
+
+    def wait(*_: Any, **__: Any) -> None:
+        raise AssertionError("asked for what nobody can tell")
+
+    inner.is_committed = OffsetAndMetadata(7, f"topic-id={FIRST_ID}", 4)
+    inner.leader = -1
+    monkeypatch.setattr(inner, "end_offsets", wait)
+    monkeypatch.setattr(inner, "beginning_offsets", wait)
+    source.rewind()
+    assert [(one.offset, one.leader_epoch) for one in inner.partition.sought] == [(7, 4)]

@@ -2,7 +2,6 @@
 """Reads the input topic as a member of a consumer group."""
 
 import contextlib
-import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -14,34 +13,31 @@ from kafka.structs import MemberState
 from typing_extensions import override
 
 from streaming.broker.compat import kafka_internals
-from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_consumer_error
-from streaming.broker.decided_offsets import find_decided_offsets
-from streaming.broker.group_snapshot import GroupSnapshot
-from streaming.broker.start_offsets import (
-    TOPIC_ID,
-    CommittedOffset,
-    Log,
-    StartOffset,
-    choose_start,
-    describe_truncation,
+from streaming.broker.compat.unreadable_batches import UnreadableBatchError
+from streaming.broker.connection import (
+    CLIENT_OPTIONS,
+    client_config,
+    retry_until_reached,
+    translate_consumer_error,
 )
-from streaming.errors import BrokerUnavailable, NotInGroup, OffsetGap
+from streaming.broker.group.group_snapshot import GroupSnapshot
+from streaming.broker.group.partition_ends import PartitionEnds
+from streaming.broker.group.start_finder import StartFinder
+from streaming.broker.known_brokers import remember_brokers
+from streaming.errors import BrokerUnavailable, NotInGroup, RecordsHeld
 from streaming.ports import GroupMetadata, RebalanceListener, Source
-from streaming.records import InputRecord
+from streaming.records import HeldRecord, InputRecord
+from streaming.settings.bridge import BridgeSettings
 from streaming.settings.load import Settings
 
 log = structlog.get_logger()
 
 FETCH_MAX_BYTES = 16 * 1024 * 1024  # what the client may hold before poll() asks for it
-# While paused the loop waits anyway, but a broker that does not answer must not hold it up for long.
-ENDS_EVERY_S, ENDS_TIMEOUT_MS = 3.0, 500
 # A member that joins has nothing else to do.
 JOIN_POLL_MS = 500
 # How soon new partitions, or a topic that was made again, are noticed.
 METADATA_MAX_AGE_MS = 10_000
 METADATA_TIMEOUT_MS = 3_000
-# After a broker's failure the new leader may know a lower end for a moment.
-TRUNCATION_PATIENCE_S = 15.0
 
 
 class GroupConsumer(Source):
@@ -67,6 +63,7 @@ class GroupConsumer(Source):
     ) -> None:
         self._settings = settings
         self._topic = settings.topics.input
+        self._servers = settings.kafka.bootstrap_servers
         self._on_skipped = on_skipped
         self._consumer: Any = None
         self._is_paused = False
@@ -74,15 +71,23 @@ class GroupConsumer(Source):
         self._snapshot: GroupSnapshot | None = None  # under which everything that `poll` returned was fetched
         self._member_id = ""
         self._must_seek = False
-        self._too_short_since: float | None = None
-        self._asked_ends: dict[TopicPartition, int] = {}
-        self._asked_at = float("-inf")
-        self._answered_at = float("-inf")
+        self._starts: StartFinder | None = None
+        self._ends = PartitionEnds()
 
     @override
     def start(self, listener: RebalanceListener) -> None:
         bridge = self._settings.bridge
-        self._consumer = KafkaConsumer(
+        self._consumer = retry_until_reached(
+            lambda: self._connect(bridge), self._settings.kafka.connect_timeout_s, self._servers
+        )
+        kafka_internals.prepare_consumer(self._consumer, self._settings.kafka.max_decompressed_bytes)
+        self._starts = StartFinder(self._settings, self._consumer, self._on_skipped)
+        with contextlib.suppress(kafka_errors.KafkaError):  # without it, the group assigns twice
+            kafka_internals.load_metadata(self._consumer, self._topic, METADATA_TIMEOUT_MS)
+        self._consumer.subscribe([self._topic], listener=_Adapter(listener, self._forget_snapshot))
+
+    def _connect(self, bridge: BridgeSettings) -> Any:
+        return KafkaConsumer(
             **client_config(self._settings.kafka, f"bridge-{bridge.instance_id}"),
             **CLIENT_OPTIONS,
             group_id=bridge.group,
@@ -100,10 +105,6 @@ class GroupConsumer(Source):
             retry_backoff_ms=20,
             allow_auto_create_topics=False,
         )
-        kafka_internals.prepare_consumer(self._consumer)
-        with contextlib.suppress(kafka_errors.KafkaError):  # without it, the group assigns twice
-            kafka_internals.load_metadata(self._consumer, self._topic, METADATA_TIMEOUT_MS)
-        self._consumer.subscribe([self._topic], listener=_Adapter(listener, self._forget_snapshot))
 
     def _forget_snapshot(self) -> None:
         # What was in flight has been finished or dropped: nothing is committed before new positions are set.
@@ -119,7 +120,10 @@ class GroupConsumer(Source):
         kafka_internals.keep_joining(self._consumer)
         self._notice_rebalance()
         if self._must_seek or self._is_made_again():
-            self._seek_if_it_answers()
+            try:
+                self.rewind()
+            except BrokerUnavailable as error:
+                log.warning("no_start_offsets", error=str(error))
             return []
         return [_record(one) for ones in found.values() for one in ones]
 
@@ -131,6 +135,9 @@ class GroupConsumer(Source):
             return found
         except (kafka_errors.NoOffsetForPartitionError, kafka_errors.OffsetOutOfRangeError):
             self._must_seek = True
+        except UnreadableBatchError as error:
+            held = HeldRecord(error.place.partition, error.offset, str(error), "unreadable")
+            raise RecordsHeld([held]) from error
         except kafka_errors.LogTruncationError as error:
             self._handle_truncation(error)
         except kafka_errors.KafkaError as error:
@@ -139,16 +146,12 @@ class GroupConsumer(Source):
         return {}
 
     def _handle_truncation(self, error: kafka_errors.LogTruncationError) -> None:
-        for partition, divergent in error.divergent_offsets.items():
-            position = self._consumer.position(partition, timeout_ms=0) or 0
-            first = self._ask(self._consumer.beginning_offsets, [partition])[partition]
-            end = self._ask(self._consumer.end_offsets, [partition])[partition]
-            agreed = max(first, divergent.offset if divergent is not None else first)
-            place = Log(self._topic, partition.partition, first, end)
-            if not self._settings.bridge.accept_gap:
-                raise OffsetGap(describe_truncation(place, position, agreed)) from error
-            self._report(place, position, StartOffset(agreed, reason="truncated"))
-            kafka_internals.seek(self._consumer, partition, agreed, -1)
+        assert self._starts is not None
+        for place, divergent in error.divergent_offsets.items():
+            position = self._consumer.position(place, timeout_ms=0) or 0
+            agreed = divergent.offset if divergent is not None else None
+            start = self._starts.after_truncation(place, position, agreed)
+            kafka_internals.seek(self._consumer, place, start.offset, -1)
 
     def _notice_rebalance(self) -> None:
         """Make sure that nothing fetched in one generation is used in another.
@@ -175,90 +178,18 @@ class GroupConsumer(Source):
         topic_id = kafka_internals.topic_id(self._consumer, self._topic)
         return bool(topic_id) and topic_id != self._snapshot.topic_id
 
-    def _seek_if_it_answers(self) -> None:
-        try:
-            self.rewind()
-        except BrokerUnavailable as error:
-            log.warning("no_start_offsets", error=str(error))
-
     @override
     def rewind(self) -> None:
         metadata = self._consumer.group_metadata()
         topic_id = kafka_internals.topic_id(self._consumer, self._topic)
         places = sorted(self._consumer.assignment())
-        starts = self._choose_starts(places, topic_id) if places else {}
+        starts = self._starts.find(places, topic_id) if places and self._starts else {}
         for place, start in starts.items():
             kafka_internals.seek(self._consumer, place, start.offset, start.leader_epoch)
         self._must_seek = False
         if metadata.state == MemberState.STABLE:
             self._member_id = metadata.member_id
             self._snapshot = GroupSnapshot(metadata, topic_id)
-
-    def _choose_starts(
-        self, places: list[TopicPartition], topic_id: str
-    ) -> dict[TopicPartition, StartOffset]:
-        committed = {place: self._read_committed(place) for place in places}
-        first = self._ask(self._consumer.beginning_offsets, places)
-        end = self._ask(self._consumer.end_offsets, places)
-        missing = [place.partition for place, offset in committed.items() if offset is None]
-        decided = find_decided_offsets(self._settings, missing) if missing else {}
-        starts = {}
-        for place in places:
-            partition = Log(self._topic, place.partition, first[place], end[place], topic_id)
-            start = self._choose_patiently(partition, committed[place], decided.get(place.partition))
-            known = committed[place]
-            self._report(partition, known.offset if known else decided.get(place.partition, 0), start)
-            starts[place] = start
-        return starts
-
-    def _choose_patiently(
-        self, place: Log, committed: CommittedOffset | None, decided_until: int | None
-    ) -> StartOffset:
-        accept_gap = self._settings.bridge.accept_gap
-        try:
-            start = choose_start(place, committed, decided_until, accept_gap=accept_gap)
-        except OffsetGap as error:
-            now = time.monotonic()
-            self._too_short_since = self._too_short_since or now
-            if now - self._too_short_since < TRUNCATION_PATIENCE_S:
-                raise BrokerUnavailable(f"Waiting for the leader: {error}") from error
-            raise
-        self._too_short_since = None
-        return start
-
-    def _report(self, place: Log, expected: int, start: StartOffset) -> None:
-        if start.reason is None:
-            return
-        write = log.error if start.skipped or start.reason == "truncated" else log.warning
-        write(
-            "offset_jump",
-            topic=place.topic,
-            partition=place.partition,
-            reason=start.reason,
-            expected_offset=expected,
-            available_from=place.first,
-            goes_on_from=start.offset,
-            records_gone_undecided=start.skipped,
-        )
-        if start.skipped:
-            self._on_skipped(place.partition, start.reason, start.skipped)
-
-    def _read_committed(self, place: TopicPartition) -> CommittedOffset | None:
-        found = self._ask(lambda one, timeout_ms: self._consumer.committed(one, True, timeout_ms), place)
-        if found is None:
-            return None
-        note = found.metadata or ""
-        topic_id = note.removeprefix(TOPIC_ID) if note.startswith(TOPIC_ID) else ""
-        epoch = found.leader_epoch if found.leader_epoch is not None else -1
-        return CommittedOffset(found.offset, epoch, topic_id)
-
-    def _ask(self, question: Any, about: Any) -> Any:
-        try:
-            return question(about, timeout_ms=self._settings.kafka.request_timeout_s * 1000)
-        except kafka_errors.KafkaError as error:
-            raise BrokerUnavailable(
-                f"Asking for the offsets of {self._topic}: {type(error).__name__}"
-            ) from error
 
     @override
     def pause(self) -> None:
@@ -301,7 +232,7 @@ class GroupConsumer(Source):
     @override
     def last_answer(self) -> float:
         heartbeat = kafka_internals.last_heartbeat(self._consumer)
-        return min(heartbeat, self._answered_at) if self._consumer.assignment() else heartbeat
+        return min(heartbeat, self._ends.answered_at) if self._consumer.assignment() else heartbeat
 
     @property
     @override
@@ -323,29 +254,8 @@ class GroupConsumer(Source):
 
     @override
     def lags(self) -> dict[int, int]:
-        found = {}
-        assigned = self._consumer.assignment()
-        if assigned:
-            self._ask_for_ends(assigned)
-        for place in assigned:
-            ends = (self._consumer.highwater(place), self._asked_ends.get(place))
-            end = max((end for end in ends if end is not None), default=None)
-            with contextlib.suppress(kafka_errors.KafkaError):
-                position = self._consumer.position(place, timeout_ms=0)
-                if end is not None and position is not None:
-                    found[place.partition] = max(0, end - position)
-        return found
-
-    def _ask_for_ends(self, assigned: Collection[TopicPartition]) -> None:
-        # Fetches tell where partitions end, but not while paused, and nothing tells whether a leader that
-        # has no new records still answers.
-        now = time.monotonic()
-        if now - self._asked_at < ENDS_EVERY_S:
-            return
-        self._asked_at = now
-        with contextlib.suppress(kafka_errors.KafkaError):
-            self._asked_ends = self._consumer.end_offsets(list(assigned), timeout_ms=ENDS_TIMEOUT_MS)
-            self._answered_at = time.monotonic()
+        remember_brokers(self._servers, kafka_internals.known_servers(self._consumer))
+        return self._ends.lags(self._consumer)
 
     @override
     def close(self) -> None:

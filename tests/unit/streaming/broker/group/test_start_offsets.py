@@ -2,7 +2,7 @@
 
 import pytest
 
-from streaming.broker.start_offsets import CommittedOffset, Log, StartOffset, choose_start
+from streaming.broker.group.start_offsets import CommittedOffset, Log, StartOffset, choose_start
 from streaming.errors import OffsetGap
 
 LOG = Log("transactions", 3, first=100, end=200, topic_id="now")
