@@ -1,10 +1,24 @@
-"""What the container tests share."""
+"""What the container tests share, and those on three brokers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+
+from demo.brokers import Broker
+from tests.e2e.cluster import Cluster, open_cluster
+
+
+@pytest.fixture(scope="session")
+def cluster(session_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Yield three genuine brokers, which a test leaves running; idle groups soon lose their offsets."""
+    if not session_broker.is_genuine:
+        pytest.skip("needs genuine Kafka (KAFKA_HOME)")
+    expiry = {"offsets_retention_minutes": "1", "offsets_retention_check_interval_ms": "3000"}
+    with open_cluster(tmp_path_factory.mktemp("cluster") / "kafka", **expiry) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -91,22 +91,31 @@ def _producer(servers: str) -> Any:
 class World:
     """Fresh topics on a broker, a scripted service, and bridges by instance id."""
 
-    def __init__(self, servers: str, folder: Path, partitions: int = PARTITIONS, copies: int = 1) -> None:
-        self.partitions, self._copies = partitions, copies
+    def __init__(
+        self,
+        servers: str,
+        folder: Path,
+        partitions: int = PARTITIONS,
+        copies: int = 1,
+        configs: Mapping[str, str] | None = None,
+    ) -> None:
+        self.partitions, self._copies, self._configs = partitions, copies, dict(configs or {})
         name = f"faults-{os.getpid()}-{next(_worlds)}"
         self.servers, self.folder, self.group = servers, folder, name
         self.input, self.output, self.letters = f"{name}.in", f"{name}.out", f"{name}.dead"
         self.bridges: dict[str, Process] = {}
         self.kills = 0
         self._service_port = choose_port(13_000)
-        self._metrics_ports: dict[str, int] = {}
         command = [sys.executable, "-m", "tests.scripted_service", str(self._service_port)]
         self.service = Process("scripted service", command, folder / "service.log")
 
     def __enter__(self) -> Self:
         with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
             names = (self.input, self.output, self.letters)
-            admin.create_topics([NewTopic(name, self.partitions, self._copies) for name in names])
+            topics = [
+                NewTopic(name, self.partitions, self._copies, topic_configs=self._configs) for name in names
+            ]
+            admin.create_topics(topics)
             admin.wait_for_topics(list(names))
         self.start_service()
         return self
@@ -139,8 +148,8 @@ class World:
         """Address of the scripted service."""
         return f"http://127.0.0.1:{self._service_port}/classify"
 
-    def start_bridge(self, name: str, **settings: object) -> Process:
-        """Start a bridge under an instance id, again or for the first time."""
+    def start_bridge(self, name: str, servers: str | None = None, **settings: object) -> Process:
+        """Start a bridge under an instance id, again or for the first time; `servers`: what it is told of."""
         env = {
             "STREAMING__BRIDGE__SESSION_TIMEOUT_MS": str(SESSION_MS),
             "STREAMING__BRIDGE__REVOKE_TIMEOUT_S": "2",
@@ -151,7 +160,7 @@ class World:
             **{f"STREAMING__{key}": str(value) for key, value in settings.items()},
         }
         command = [
-            *(sys.executable, "-m", "streaming", "bridge", "--bootstrap-servers", self.servers),
+            *(sys.executable, "-m", "streaming", "bridge", "--bootstrap-servers", servers or self.servers),
             *(
                 "--input-topic",
                 self.input,

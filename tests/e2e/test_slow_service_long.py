@@ -28,7 +28,7 @@ PATIENCE = {"SERVICE__REQUEST_TIMEOUT_S": 5, "BRIDGE__REVOKE_TIMEOUT_S": 2}
 
 
 def judge(world: World, what: str) -> None:
-    world.wait_drained(180)
+    world.wait_drained(240)
     report = world.report()
     print(f"\n{what}: {report}")
     assert report.is_clean, report

@@ -1,0 +1,166 @@
+"""Three genuine Kafka nodes on the loopback address; a test may kill and freeze each of them."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from demo.brokers import LOG_PROPERTIES, READY_TIMEOUT_S
+from demo.ports import HOST, accepts_connections, choose_port
+from demo.processes import Process
+
+NODES = 3
+# Every node is broker and controller, so that a kill also costs the quorum a member, perhaps its leader.
+PROPERTIES = """\
+process.roles=broker,controller
+controller.quorum.voters={voters}
+controller.listener.names=CONTROLLER
+default.replication.factor=3
+min.insync.replicas=2
+num.partitions=6
+auto.create.topics.enable=true
+offsets.topic.replication.factor=3
+offsets.topic.num.partitions=6
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+transaction.state.log.num.partitions=6
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+broker.heartbeat.interval.ms=500
+replica.lag.time.max.ms=5000
+log.cleaner.dedupe.buffer.size=16777216
+"""
+
+
+class Node:
+    """One of the brokers.
+
+    Parameters
+    ----------
+    home, directory : pathlib.Path
+        The Kafka distribution, and where the node writes.
+    number, port, controller_port : int
+    """
+
+    def __init__(self, home: Path, directory: Path, number: int, port: int, controller_port: int) -> None:
+        self._home, self._directory, self._port = home, directory, port
+        self.number, self.controller_port = number, controller_port
+        command = [
+            *("java", "-Xms160m", "-Xmx320m", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1"),
+            *("-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={directory}/log4j2.properties"),
+            *("-cp", f"{home}/libs/*", "kafka.Kafka", f"{directory}/server.properties"),
+        ]
+        self.process = Process(f"Kafka node {number}", command, directory / "server.log")
+
+    @property
+    def address(self) -> str:
+        """``host:port`` for clients."""
+        return f"{HOST}:{self._port}"
+
+    def format(self, cluster_id: str, properties: Mapping[str, str], text: str) -> None:
+        """Write the node's settings and prepare its folder."""
+        self._directory.mkdir(parents=True)
+        listeners = f"PLAINTEXT://{self.address},CONTROLLER://{HOST}:{self.controller_port}"
+        own = {
+            "node.id": str(self.number),
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "log.dirs": str(self._directory / "data"),
+            **properties,
+        }
+        settings = self._directory / "server.properties"
+        settings.write_text(text + "".join(f"{key}={value}\n" for key, value in own.items()))
+        (self._directory / "log4j2.properties").write_text(LOG_PROPERTIES)
+        _storage_tool(self._home, "format", "-t", cluster_id, "-c", str(settings))
+
+    def start(self) -> None:
+        """Start it without waiting."""
+        self.process.log.unlink(missing_ok=True)
+        self.process.start()
+
+    def wait_ready(self) -> None:
+        """Wait until it takes part."""
+        self.process.wait_ready(self._is_ready, READY_TIMEOUT_S)
+
+    def _is_ready(self) -> bool:
+        return b"Kafka Server started" in self.process.log.read_bytes() and accepts_connections(self._port)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self.process.kill()
+
+    def freeze(self) -> None:
+        """Stop it without closing its connections."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        os.killpg(self.process.pid, signal.SIGCONT)
+
+
+class Cluster:
+    """Three nodes; every topic has three copies, of which two must have a record.
+
+    Parameters
+    ----------
+    home, directory : pathlib.Path
+    **properties : str
+        Settings of the brokers, ``_`` for ``.``; ``broker.session.timeout.ms`` is 3000 by default (Kafka's
+        own default is 9000): so long a killed broker's partitions have no leader, whatever a client does.
+    """
+
+    def __init__(self, home: Path, directory: Path, **properties: str) -> None:
+        taken: set[int] = set()
+        for _ in range(2 * NODES):
+            taken.add(choose_port(0, taken | {0}))
+        ports = sorted(taken)
+        self.nodes = [
+            Node(home, directory / str(n), n, ports[n - 1], ports[NODES + n - 1]) for n in range(1, NODES + 1)
+        ]
+        voters = ",".join(f"{node.number}@{HOST}:{node.controller_port}" for node in self.nodes)
+        cluster_id = _storage_tool(home, "random-uuid").strip().splitlines()[-1]
+        settings = {
+            "broker.session.timeout.ms": "3000",
+            **{key.replace("_", "."): value for key, value in properties.items()},
+        }
+        for node in self.nodes:
+            node.format(cluster_id, settings, PROPERTIES.format(voters=voters))
+
+    @property
+    def servers(self) -> str:
+        """Addresses of all nodes."""
+        return ",".join(node.address for node in self.nodes)
+
+    def start(self) -> None:
+        """Start all nodes and wait until they are ready."""
+        for node in self.nodes:
+            node.start()
+        for node in self.nodes:
+            node.wait_ready()
+
+    def close(self) -> None:
+        """End all nodes."""
+        for node in self.nodes:
+            with contextlib.suppress(ProcessLookupError, AssertionError):  # ended, or never started
+                node.thaw()
+                node.kill()
+
+
+@contextlib.contextmanager
+def open_cluster(directory: Path, **properties: str) -> Iterator[Cluster]:
+    """Give a running cluster from ``KAFKA_HOME``; it ends with the block."""
+    cluster = Cluster(Path(os.environ["KAFKA_HOME"]), directory, **properties)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def _storage_tool(home: Path, *arguments: str) -> str:
+    tool = ["java", "-Xmx128m", "-cp", f"{home}/libs/*", "kafka.tools.StorageTool", *arguments]
+    return subprocess.run(tool, capture_output=True, text=True, check=True).stdout
