@@ -10,7 +10,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from typing_extensions import override
 
-from streaming.broker.compat.kafka_internals import forbid_topic_creation, list_offsets, load_topic_ids
+from streaming.broker.compat.kafka_internals import list_offsets, load_topic_ids, prepare_consumer
+from streaming.broker.compat.unreadable_batches import UnreadableBatchError
 from streaming.broker.connection import (
     CLIENT_OPTIONS,
     client_config,
@@ -18,7 +19,7 @@ from streaming.broker.connection import (
     translate_consumer_error,
     translate_error,
 )
-from streaming.errors import BrokerUnavailable, OffsetGone
+from streaming.errors import BrokerUnavailable, CorruptInput, OffsetGone
 from streaming.ports import TopicsSource
 from streaming.records import InputRecord
 from streaming.settings.sections import KafkaSettings
@@ -70,7 +71,7 @@ class TopicsReader(TopicsSource):
             settings.connect_timeout_s,
             settings.bootstrap_servers,
         )
-        forbid_topic_creation(self._consumer)
+        prepare_consumer(self._consumer, settings.max_decompressed_bytes)
         self._consumer.assign(self._places)
 
     @override
@@ -110,6 +111,8 @@ class TopicsReader(TopicsSource):
             found = self._consumer.poll(timeout_ms=timeout_ms, max_records=max_records)
         except OFFSET_GONE as error:
             raise OffsetGone("An offset to go on from is not there any more.") from error
+        except UnreadableBatchError as error:
+            raise CorruptInput(f"{error.place.topic}, partition {error.place.partition}: {error}.") from error
         except kafka_errors.KafkaError as error:
             if getattr(error, "retriable", False):
                 return []
