@@ -17,7 +17,7 @@ from kafka import KafkaConsumer, TopicPartition
 from tests.e2e.cluster import Cluster, Node, open_cluster
 from tests.e2e.faults import World
 
-PARTITIONS, RATE, SETTLE_S, WATCH_S = 6, 300, 5.0, 25.0
+PARTITIONS, RATE, SETTLE_S, WATCH_S = 6, 300, 5.0, 18.0
 
 
 def append_times(world: World) -> dict[int, list[float]]:
@@ -51,7 +51,7 @@ def kill_in_turn(cluster: Cluster, world: World) -> list[tuple[Node, float]]:
         time.sleep(WATCH_S)
         node.start()
         node.wait_ready()
-        time.sleep(10.0)
+        time.sleep(6.0)
     return kills
 
 

@@ -219,15 +219,20 @@ def retry_until_reached(
                 raise ours from error
             failure = watch_connections().since(begun)
             reason, is_permanent = explain_failure(failure) if failure else ("it does not answer", False)
-            if failure and not is_permanent and any(mark in failure for mark in CLOSED):
+            is_closed = any(mark in (failure or "") for mark in CLOSED)
+            if is_closed and not is_permanent:
                 is_permanent = speaks_tls(plain_servers)
                 reason = WANTS_TLS if is_permanent else reason
             if is_permanent:
                 raise BrokerRefused(f"Kafka at {servers} cannot be used: {reason}.") from error
             if time.monotonic() > begun + timeout_s:
-                message = (
-                    f"Kafka cannot be reached at {servers} within {timeout_s:g} s: {reason}. Start it, or "
-                    "set KAFKA_BOOTSTRAP_SERVERS or --bootstrap-servers."
+                advice = (
+                    "It is there, but closes every connection: check kafka.security_protocol, the "
+                    "credentials (kafka.sasl_username and its password) and the broker's log."
+                    if is_closed
+                    else "Start it, or set KAFKA_BOOTSTRAP_SERVERS or --bootstrap-servers."
                 )
-                raise BrokerUnavailable(message) from error
+                raise BrokerUnavailable(
+                    f"Kafka cannot be reached at {servers} within {timeout_s:g} s: {reason}. {advice}"
+                ) from error
         time.sleep(0.2)

@@ -6,6 +6,10 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
 
 from demo.brokers import LOG_PROPERTIES, READY_TIMEOUT_S
 from demo.ports import HOST, accepts_connections, choose_port
@@ -140,6 +144,26 @@ class Cluster:
         for node in self.nodes:
             node.start()
         for node in self.nodes:
+            node.wait_ready()
+
+    def describe(self, topic: str | None = None) -> list[Any]:
+        """Return the partitions of a topic, or of all: their leaders and the nodes in step."""
+        with contextlib.closing(KafkaAdminClient(bootstrap_servers=self.servers)) as admin:
+            found = admin.describe_topics(None if topic is None else [topic])
+        return [partition for one in found for partition in one["partitions"]]
+
+    def is_in_step(self) -> bool:
+        """Return whether every partition has all its copies in step; False also without an answer."""
+        with contextlib.suppress(KafkaError, OSError):
+            return all(len(one["isr_nodes"]) == len(one["replica_nodes"]) for one in self.describe())
+        return False
+
+    def repair(self) -> None:
+        """Start what does not run, and wait until it takes part."""
+        gone = [node for node in self.nodes if node.process.poll() is not None]
+        for node in gone:
+            node.start()
+        for node in gone:
             node.wait_ready()
 
     def close(self) -> None:

@@ -12,13 +12,21 @@ from tests.e2e.cluster import Cluster, open_cluster
 
 
 @pytest.fixture(scope="session")
-def cluster(session_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Yield three genuine brokers, which a test leaves running; idle groups soon lose their offsets."""
+def session_cluster(session_broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Yield three genuine brokers for the whole session; idle groups soon lose their offsets."""
     if not session_broker.is_genuine:
         pytest.skip("needs genuine Kafka (KAFKA_HOME)")
     expiry = {"offsets_retention_minutes": "1", "offsets_retention_check_interval_ms": "3000"}
     with open_cluster(tmp_path_factory.mktemp("cluster") / "kafka", **expiry) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def cluster(session_cluster: Cluster) -> Iterator[Cluster]:
+    """Yield three brokers, all of them running before and after."""
+    session_cluster.repair()
+    yield session_cluster
+    session_cluster.repair()
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
@@ -26,6 +26,8 @@ from tests.scripted_service import FEATURES
 PARTITIONS = 4
 SESSION_MS = 6000
 _worlds = itertools.count(1)
+
+Answer = TypeVar("Answer")
 
 
 def transactions(seed: int) -> Iterator[bytes]:
@@ -187,12 +189,15 @@ class World:
         return sum(self._committed().values())
 
     def _committed(self) -> dict[int, int]:
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.servers, group_id=self.group, enable_auto_commit=False
-        )
-        with contextlib.closing(consumer):
-            places = [TopicPartition(self.input, number) for number in range(self.partitions)]
-            return {place.partition: consumer.committed(place, timeout_ms=5000) or 0 for place in places}
+        def ask() -> dict[int, int]:
+            consumer = KafkaConsumer(
+                bootstrap_servers=self.servers, group_id=self.group, enable_auto_commit=False
+            )
+            with contextlib.closing(consumer):
+                places = [TopicPartition(self.input, number) for number in range(self.partitions)]
+                return {place.partition: consumer.committed(place, timeout_ms=5000) or 0 for place in places}
+
+        return patiently(ask)
 
     def _ends(self) -> dict[int, int]:
         with contextlib.closing(KafkaConsumer(bootstrap_servers=self.servers)) as consumer:
@@ -221,6 +226,18 @@ class World:
             for name in (self.input, self.output, self.letters)
         ]
         return verify(*seen)
+
+
+def patiently(question: Callable[[], Answer], timeout_s: float = 30.0) -> Answer:
+    """Return an answer of the brokers; one of them may be down, or just about to be."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return question()
+        except (kafka_errors.KafkaError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def read_topic(servers: str, topic: str, partitions: int = PARTITIONS) -> list[Seen]:

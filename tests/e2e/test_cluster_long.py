@@ -1,7 +1,6 @@
 # the counts are the point
 """The bridge on three brokers, with a service that takes its time, while everything dies: `make e2e`."""
 
-import contextlib
 import os
 import random
 import signal
@@ -9,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from kafka import KafkaAdminClient
 
 from tests.e2e.cluster import Cluster
 from tests.e2e.faults import World, wait_until
@@ -74,13 +72,7 @@ class Faults:
 
     def _wait_for_copies(self) -> None:
         """Wait until all copies are in step again: the next broker may go only then."""
-
-        def are_in_step() -> bool:
-            with contextlib.closing(KafkaAdminClient(bootstrap_servers=self._cluster.servers)) as admin:
-                topics = admin.describe_topics()
-                return all(len(part["isr_nodes"]) == 3 for topic in topics for part in topic["partitions"])
-
-        wait_until(are_in_step, 90, "a broker's copies do not catch up", every_s=0.5)
+        wait_until(self._cluster.is_in_step, 90, "a broker's copies do not catch up", every_s=0.5)
 
 
 def test_everything_dies_in_turn_around_a_slow_service(cluster: Cluster, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import MemberToRemove
 
-from tests.e2e.faults import World
+from tests.e2e.faults import World, patiently
 
 pytestmark = [
     pytest.mark.e2e_long,
@@ -66,9 +66,12 @@ def test_bridges_are_evicted_by_hand(genuine_broker: str, tmp_path: Path) -> Non
 
 
 def evict(world: World, instance_id: str) -> None:
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=world.servers)) as admin:
-        members = admin.describe_groups([world.group])[world.group]["members"]
-        for member in members:
-            if member["group_instance_id"] == instance_id:
-                gone = MemberToRemove(member_id=member["member_id"], group_instance_id=instance_id)
-                admin.remove_group_members(world.group, [gone])
+    def order() -> None:
+        with contextlib.closing(KafkaAdminClient(bootstrap_servers=world.servers)) as admin:
+            members = admin.describe_groups([world.group])[world.group]["members"]
+            for member in members:
+                if member["group_instance_id"] == instance_id:
+                    gone = MemberToRemove(member_id=member["member_id"], group_instance_id=instance_id)
+                    admin.remove_group_members(world.group, [gone])
+
+    patiently(order)

@@ -326,3 +326,17 @@ def test_whatever_connects_anew_asks_the_brokers_that_were_met(monkeypatch: pyte
     known_brokers.remember_brokers("down:1", ["two:2", "down:1"])
     known_brokers.remember_brokers("down:1", [])  # a client that knows none tells nothing
     assert client_config(settings, "me")["bootstrap_servers"] == ["two:2", "down:1"]
+
+
+def test_a_broker_that_closes_every_connection_is_not_to_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So it looks where it refuses credentials and is quicker to close than to say so."""
+    monkeypatch.setattr(connection.watch_connections(), "since", lambda moment: "socket disconnected")
+
+    def attempt() -> None:
+        raise kafka_errors.KafkaTimeoutError("Unable to bootstrap")
+
+    with pytest.raises(BrokerUnavailable, match=r"closes every connection.*kafka\.sasl_username") as told:
+        retry_until_reached(attempt, 0.1, "there:1")
+    assert "Start it" not in str(told.value)
