@@ -1,6 +1,8 @@
 """What the quality benchmark claims rests on these: rivals made as described, figures worked out rightly."""
 
+import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from torch import nn
 
 from benchmarks import original
 from benchmarks.original import fit_original_network, fit_original_trees, original_network
-from benchmarks.quality import hindsight, load, splits_of, tail_error
+from benchmarks.quality import hindsight, load, read_outcomes, splits_of, tail_error
 from benchmarks.quality_report import MIN_PRECISION, ORIGINALS, OURS, Outcome, differences, targets
 from tests.training_fixtures import small_settings
 from training.data.labelled import GroundTruth
@@ -192,3 +194,14 @@ def test_simulated_stand_in_has_the_weights_of_the_subset():
     assert (len(data), data.frauds) == (19_301, 492)
     assert set(data.sample_weight[data.required_label == 1]) == {1.0}
     assert data.sample_weight[data.required_label == 0].sum() == pytest.approx(284_315)
+
+
+def test_a_run_goes_on_only_on_the_same_data_with_the_same_settings(tmp_path):
+    known = {"data": "d", "fingerprint": "f", "settings": {"seed": 7}}
+    outcome = outcomes([0.8], [0.7], [0.75])[0]
+    path = tmp_path / "quality.json"
+    assert read_outcomes(path, known) == {}
+    path.write_text(json.dumps({**known, "splits": [dataclasses.asdict(outcome)]}))
+    assert read_outcomes(path, known) == {outcome.seed: outcome}
+    for key in known:
+        assert read_outcomes(path, {**known, key: "other"}) == {}
