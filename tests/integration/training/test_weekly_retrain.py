@@ -19,7 +19,7 @@ from training.registry.promotion_check import FITTED_KEYS, challenger_of_registr
 from training.registry.releases import Registry
 from training.settings.load import load_settings
 
-pytestmark = THIRD_PARTY_WARNINGS
+pytestmark = [*THIRD_PARTY_WARNINGS, pytest.mark.timeout(600)]
 # Three weeks of a stream, each window half of what there is by then.
 WINDOWS = ((0.0, 0.6), (0.2, 0.8), (0.4, 1.0))
 # How much better or worse such small models do on a dozen frauds is not this test's matter.
@@ -31,6 +31,8 @@ def registry(empty_database, tmp_path, monkeypatch):
     (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
     use_small_settings(tmp_path, monkeypatch, gate=GATE, protocol="temporal")
     use_store(tmp_path / "bentoml", monkeypatch)
+    # Half of the time that recording takes.
+    monkeypatch.setattr("training.registry.record._draw", lambda *_: None)
     return Registry(f"sqlite:///{tmp_path}/mlflow.db")
 
 
