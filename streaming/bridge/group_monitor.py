@@ -82,8 +82,8 @@ class GroupMonitor:
     def _are_partitions_unassigned(self) -> bool:
         """Return whether the same generation leaves a partition without a reader for the second time.
 
-        Cooperative rebalancing takes two rounds: a member that gave partitions up in the first asks for the
-        second. If it is killed in between and returns under its instance id, it does not know that it has to.
+        Partitions that are added have no reader until the group assigns anew. A member that is killed while
+        it joins, and returns under its instance id, does not know that it has to ask for that.
         """
         before, self._unassigned_under = self._unassigned_under, None
         unassigned = self._membership.unassigned_partitions()
