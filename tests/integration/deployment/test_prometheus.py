@@ -61,8 +61,6 @@ TARGET_LABELS = {"environment", "instance", "job", "fstype"}
 UNWATCHED = {
     f"process_{name}" for name in ("virtual_memory_bytes", "start_time_seconds", "open_fds", "max_fds")
 }
-# For those who ask the bridge itself; an alert on them is being written.
-UNWATCHED |= {"bridge_ready", "bridge_broker_silence_seconds"}
 TRANSACTION = {"Time": 1.0, "Amount": 9.99, **{f"V{number}": 0.1 for number in range(1, 29)}}
 
 
