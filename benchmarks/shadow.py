@@ -9,6 +9,7 @@ champion wants every core, and catches up afterwards. How long that takes is mea
 import argparse
 import json
 import os
+import signal
 import statistics
 import tempfile
 import time
@@ -30,8 +31,12 @@ def drain_with_shadow(rig: Rig, url: str, records: int) -> dict[str, Any]:
     rig.replay(topic, records, 0)
     champion, challenger = rig.bridge(topic), rig.shadow_bridge(url, topic, shadow)
     challenger.process.start()
-    wait_until(lambda: challenger.decided() > 0, 120)  # it works before the champion begins
+    wait_until(lambda: challenger.decided() > 0, 120)
+    # It works, and still has nearly everything before it when the champion begins.
+    os.kill(challenger.process.pid, signal.SIGSTOP)
     champion.process.start()
+    wait_until(lambda: champion.decided() > 0, 60)
+    os.kill(challenger.process.pid, signal.SIGCONT)
     wait_until(lambda: champion.decided() >= records, 600)
     behind = records - challenger.decided()
     begun = time.monotonic()
