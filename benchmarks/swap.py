@@ -63,12 +63,11 @@ def main() -> None:
             rig = stack.enter_context(open_rig(folder / "rig", ours.url))
             stream = stack.enter_context(decide_stream(rig, options))
         result |= swap_in_turn(ours, url, expected, options)
+        result["load_average_after"] = os.getloadavg()
         if options.rate:
+            report(result)  # what the bridge decided takes minutes to check
             result |= stop_stream(rig, stream, expected)
-    result["load_average_after"] = os.getloadavg()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "swap.json").write_text(json.dumps(result, indent=2, default=str))
-    show(result)
+    report(result)
 
 
 def read_options() -> argparse.Namespace:
@@ -256,8 +255,10 @@ class Watch:
         raise SystemExit(f"release {self._target} was not served within 120 s")
 
 
-def show(result: dict[str, Any]) -> None:
-    """Print what was wanted and what was reached."""
+def report(result: dict[str, Any]) -> None:
+    """Keep the result, and print what was wanted and what was reached."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "swap.json").write_text(json.dumps(result, indent=2, default=str))
     swaps, memory = result["swaps"], result["memory_mib"]
     load, checked, bridge = result["load"], result["checked"], result.get("bridge", {})
     asked = load["requests"] + checked["answers"]
@@ -266,8 +267,8 @@ def show(result: dict[str, Any]) -> None:
         ("answers that failed", f"{load['failed'] + checked['failed']} of {asked:,}", "0"),
         ("answers of no one release", f"{load['foreign'] + checked['mixed']} of {asked:,}", "0"),
         ("scores off by more than 1e-6", f"{checked['off']} of {checked['scores']:,}", "0"),
-        ("bridge: decisions mixed or off", f"{bridge.get('wrong')} of {bridge.get('decisions', 0):,}", "0"),
-        ("bridge: dead letters", f"{bridge.get('dead_letters')}", "0"),
+        ("bridge: decisions mixed or off", f"{bridge.get('wrong', '?')} of {bridge.get('decisions', 0):,}", "0"),
+        ("bridge: dead letters", f"{bridge.get('dead_letters', '?')}", "0"),
         (
             "seconds from promote's end to the first answer, most",
             f"{max(one['seconds'] for one in swaps):.2f}",
