@@ -262,13 +262,14 @@ def report(result: dict[str, Any]) -> None:
     swaps, memory = result["swaps"], result["memory_mib"]
     load, checked, bridge = result["load"], result["checked"], result.get("bridge", {})
     asked = load["requests"] + checked["answers"]
+    wrong, dead = bridge.get("wrong", "not checked yet"), bridge.get("dead_letters", "not checked yet")
     slower = [one["p99_around_ms"] / one["p99_before_ms"] for one in swaps]
     rows = [
         ("answers that failed", f"{load['failed'] + checked['failed']} of {asked:,}", "0"),
         ("answers of no one release", f"{load['foreign'] + checked['mixed']} of {asked:,}", "0"),
         ("scores off by more than 1e-6", f"{checked['off']} of {checked['scores']:,}", "0"),
-        ("bridge: decisions mixed or off", f"{bridge.get('wrong', '?')} of {bridge.get('decisions', 0):,}", "0"),
-        ("bridge: dead letters", f"{bridge.get('dead_letters', '?')}", "0"),
+        ("bridge: decisions mixed or off", f"{wrong} of {bridge.get('decisions', 0):,}", "0"),
+        ("bridge: dead letters", f"{dead}", "0"),
         (
             "seconds from promote's end to the first answer, most",
             f"{max(one['seconds'] for one in swaps):.2f}",
