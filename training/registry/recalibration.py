@@ -126,13 +126,16 @@ def _register(
 ) -> Release:
     started = datetime.now(UTC)
     tags = training_tags(data, settings) | {FROM_TAG: parent.number}
-    run = Run(registry, RELEASE, f"{started:%Y-%m-%d %H:%M:%S} recalibrated", {**tags, "model": "both"})
+    source = {"mlflow.source.name": "python -m training recalibrate", "mlflow.source.type": "LOCAL"}
+    name = f"{started:%Y-%m-%d %H:%M:%S} recalibrated"
+    run = Run(registry, RELEASE, name, {**tags, **source, "model": "both"})
     try:
         run.check_artifacts()
         document |= {"training_run_id": run.id, "trained_at": started.isoformat(timespec="seconds")}
         (files / "release.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
         run.parameters({f"decision.{key}": value for key, value in settings.decision.model_dump().items()})
         run.figures(figures["pair"])
+        run.dataset(data.name, data.fingerprint, str(settings.data or data.name), document["data"])
         run.text(settings.model_dump_json(indent=2, exclude={"tracking_uri"}), "settings.json")
         carried = files.parent / "carried"
         carried.mkdir()

@@ -300,6 +300,9 @@ def test_recalibration_is_a_release_with_the_same_models(run, home, data, few_tr
     assert code == 0, error
     champion = registry.require_champion()
     assert (champion.number, champion.tags["recalibrated_from"]) == ("2", "1")
+    recorded = registry.client.get_run(champion.run_id)
+    assert recorded.inputs.dataset_inputs[0].dataset.digest == champion.fingerprint[:16]
+    assert recorded.data.tags["mlflow.source.name"] == "python -m training recalibrate"
     assert champion.network_version == first.network_version
     documents = []
     for release in (first, champion):
