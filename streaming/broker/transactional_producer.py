@@ -181,7 +181,7 @@ class TransactionalProducer(Sink):
         if self._thread is None or self._producer is None:
             raise PublishFailed("There is no producer.")
         thread, producer = self._thread, self._producer
-        self._raise_if_leaderless(outputs)
+        self._wait_for_leaders(outputs)
         limit_s = self._settings.bridge.transaction_deadline_s
         try:
             thread.call(lambda: self._transact(producer, outputs, offsets, metadata), limit_s)
@@ -226,27 +226,47 @@ class TransactionalProducer(Sink):
             except kafka_errors.UnknownError:
                 return  # "Future not done", after a batch was split: each future tells how it went
             except kafka_errors.KafkaTimeoutError:
-                self._raise_if_leaderless(outputs)
+                if leaderless := self._find_leaderless(outputs):
+                    self._raise_if_long(leaderless)
             else:
                 return
 
-    def _raise_if_leaderless(self, outputs: Sequence[OutputRecord]) -> None:
-        """Raise `RecordsHeld` for outputs whose partition has had no leader for a while."""
-        held: dict[int, HeldRecord] = {}
-        now, since = time.monotonic(), self._leaderless_since
-        for output in outputs:
-            if output.partition in held:
-                continue
+    def _wait_for_leaders(self, outputs: Sequence[OutputRecord]) -> None:
+        """Wait a while for the leaders of the outputs' partitions.
+
+        A transaction with a record for a partition without one could not end before it is back.
+
+        Raises
+        ------
+        RecordsHeld
+            If partitions have had no leader for `LEADER_PATIENCE_S`.
+        """
+        while leaderless := self._find_leaderless(outputs):
+            self._raise_if_long(leaderless)
+            kafka_internals.refresh_metadata(self._producer)
+            time.sleep(LOOK_S / 5)
+
+    def _find_leaderless(self, outputs: Sequence[OutputRecord]) -> list[HeldRecord]:
+        """Return the first record of each input partition whose output partition has no leader."""
+        producer, since, now = self._producer, self._leaderless_since, time.monotonic()
+        for place in [place for place in since if kafka_internals.has_leader(producer, place)]:
+            del since[place]
+        found: dict[int, HeldRecord] = {}
+        first = {(output.kind, output.partition): output for output in reversed(outputs)}
+        for (_, partition), output in first.items():
             place = self._place_of(output)
-            if kafka_internals.has_leader(self._producer, place):
-                since.pop(place, None)
-            elif now - since.setdefault(place, now) >= LEADER_PATIENCE_S:
-                error = f"{place.topic}, partition {place.partition} has no leader"
-                held[output.partition] = HeldRecord(
-                    output.partition, output.source_offset, error, "leaderless"
-                )
-        if held:
-            raise RecordsHeld(list(held.values()))
+            if kafka_internals.has_leader(producer, place):
+                continue
+            since.setdefault(place, now)
+            error = f"{place.topic}, partition {place.partition} has no leader"
+            record = HeldRecord(partition, output.source_offset, error, "leaderless")
+            found[partition] = min(record, found.get(partition, record))
+        return list(found.values())
+
+    def _raise_if_long(self, leaderless: list[HeldRecord]) -> None:
+        # One that is missing for long is reason enough not to wait for others.
+        if time.monotonic() - min(self._leaderless_since.values()) >= LEADER_PATIENCE_S:
+            raise RecordsHeld(leaderless)
 
     def _place_of(self, output: OutputRecord) -> TopicPartition:
         topic = self._topics_by_kind[output.kind]

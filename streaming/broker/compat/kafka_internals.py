@@ -225,9 +225,9 @@ def list_offsets(
         raise LeaderNotAvailableError(f"{error.args[0]} has no leader, or does not exist") from error
 
 
-def refresh_metadata(consumer: Any) -> None:
-    """Ask for metadata soon."""
-    consumer._cluster.request_update()
+def refresh_metadata(client: Any) -> None:
+    """Let a consumer or producer ask for metadata soon."""
+    _cluster(client).request_update()
 
 
 def seek(consumer: Any, partition: TopicPartition, offset: int, leader_epoch: int) -> None:

@@ -30,9 +30,12 @@ from streaming.errors import (
     Fenced,
     MessageTooLarge,
     PublishFailed,
+    RecordsHeld,
     SettingsError,
     StreamingError,
 )
+from streaming.ports import GroupMetadata
+from streaming.records import OutputRecord
 from streaming.settings.load import Settings
 from streaming.settings.sections import KafkaSettings
 from tests.integration.streaming.broker.test_broker import Silent
@@ -177,6 +180,33 @@ def test_a_transaction_that_waits_for_a_leader_is_left_behind_once_nothing_can_c
             sink.start()
     sink.start()
     assert [client.config["transactional_id"] for client in made] == ["group.id", next_id]
+
+
+def test_a_partition_without_a_leader_is_waited_for_before_a_transaction_begins_then_held(
+    made: list[Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a record has been sent to it, the transaction cannot end before the leader is back."""
+    gone = {1, 3}
+    monkeypatch.setattr(kafka_internals, "has_leader", lambda client, place: place.partition not in gone)
+    monkeypatch.setattr(kafka_internals, "refresh_metadata", lambda client: None)
+    monkeypatch.setattr(transactional_producer, "LEADER_PATIENCE_S", 0.3)
+    sink = TransactionalProducer(Settings(), "id", "in", {"decision": Topic("out", 4)})
+    sink.start()
+    outputs = [OutputRecord("decision", n % 4, b"k", b"{}", [], 100 + n // 4) for n in range(8)]
+    begun = time.monotonic()
+    with pytest.raises(RecordsHeld) as told:
+        sink.publish(outputs[:3], {}, GroupMetadata(1))
+    assert [(one.partition, one.offset, one.cause) for one in told.value.records] == [(1, 100, "leaderless")]
+    assert 0.3 <= time.monotonic() - begun < 2
+    with pytest.raises(RecordsHeld) as told:  # the other is not waited for as well
+        sink.publish(outputs[3:4], {}, GroupMetadata(1))
+    assert time.monotonic() - begun < 2
+    assert [one.partition for one in told.value.records] == [3]
+    assert "begin_transaction" not in made[0].calls
+    threading.Timer(0.1, gone.clear).start()
+    sink._leaderless_since.clear()
+    sink._wait_for_leaders(outputs)  # back in time
+    assert not sink._leaderless_since
 
 
 def test_the_producer_is_transactional_and_impatient(made: list[Recorder]) -> None:
