@@ -51,6 +51,9 @@ class StartFinder:
         self._consumer = consumer
         self._on_skipped = on_skipped
         self._too_short_since: float | None = None
+        # Where partitions without a commit began. Outcomes and commits come together: as long as there is no
+        # commit nothing has been decided since, and the output topics need not be asked again.
+        self._begun: dict[TopicPartition, CommittedOffset] = {}
 
     def find(self, places: Sequence[TopicPartition], topic_id: str) -> Starts:
         """Return where each partition begins.
@@ -66,6 +69,10 @@ class StartFinder:
             If committed records are gone, and that is not accepted.
         """
         committed = {place: self._read_committed(place) for place in places}
+        for place, offset in committed.items():
+            if offset is not None:
+                self._begun.pop(place, None)
+        committed |= {place: self._begun[place] for place in places if place in self._begun}
         waiting = {
             place: StartOffset(known.offset, known.leader_epoch)
             for place, known in committed.items()
@@ -91,6 +98,8 @@ class StartFinder:
             start = self._choose_patiently(partition, known, decided.get(place.partition))
             self._report(partition, known.offset if known else decided.get(place.partition, 0), start)
             starts[place] = start
+            if known is None:
+                self._begun[place] = CommittedOffset(start.offset, start.leader_epoch, topic_id)
         return starts
 
     def _choose_patiently(

@@ -206,3 +206,27 @@ def test_a_partition_without_a_leader_begins_at_its_commit_and_holds_up_nothing(
     monkeypatch.setattr(inner, "beginning_offsets", wait)
     source.rewind()
     assert [(one.offset, one.leader_epoch) for one in inner.partition.sought] == [(7, 4)]
+
+
+def test_what_was_decided_is_looked_up_once_though_nothing_is_committed_yet(
+    inner: Consumer, source: GroupConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An output partition without a leader must not hold up a group that has begun already."""
+    asked: list[list[int]] = []
+    monkeypatch.setattr(
+        start_finder, "find_decided_offsets", lambda _, missing: asked.append(missing) or {0: 4}
+    )
+    inner.is_committed = None
+    for _ in range(2):
+        source.rewind()
+        assert inner.partition.sought[-1].offset == 4
+    assert asked == [[0]]
+    inner.topic_id = LATER_ID  # made again: from its beginning
+    source.rewind()
+    assert inner.partition.sought[-1].offset == 0
+    inner.is_committed = OffsetAndMetadata(6, f"topic-id={LATER_ID}", 5)
+    source.rewind()
+    assert inner.partition.sought[-1].offset == 6
+    inner.is_committed = None  # lost: what was decided has to be looked up again
+    source.rewind()
+    assert asked == [[0], [0]]
