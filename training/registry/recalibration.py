@@ -154,9 +154,8 @@ def _register(
         raise
     run.rename(f"release {number}")
     models = f"{NETWORK} {parent.network_version}, {TREES} {parent.trees_version}"
-    note = (
-        f"Release {parent.number} with calibration and thresholds of {data.name}; models as before: {models}."
-    )
+    earlier = f"[Release {parent.number}]({run.link.removesuffix(run.id)}{parent.run_id})"
+    note = f"{earlier} with calibration and thresholds of {data.name}; models as before: {models}."
     run.tags({"release": number, "mlflow.note.content": note})
     run.end()
     return registry.release(number)
