@@ -64,6 +64,9 @@ def test_a_replay_that_is_ended_by_force_has_failed(
         def __init__(self, *_: object) -> None:
             pass
 
+        def send(self, *_: object) -> None:
+            pass
+
         def flush(self) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             wait_until(lambda: bool(ended), 5, "not ended", 0.01)
@@ -75,7 +78,8 @@ def test_a_replay_that_is_ended_by_force_has_failed(
     monkeypatch.setattr(run, "prepare_input", lambda settings: None)
     monkeypatch.setattr(run, "IdempotentProducer", Stuck)
     data = tmp_path / "rows.csv"
-    data.write_text(",".join(["Time", *(f"V{number}" for number in range(1, 29)), "Amount"]) + "\n")
+    header = ",".join(["Time", *(f"V{number}" for number in range(1, 29)), "Amount"])
+    data.write_text(f"{header}\n{','.join(['0'] * 30)}\n")
     run.run_replay(Settings(replay=ReplaySettings(data=str(data))))
     assert ended == [1]
 
