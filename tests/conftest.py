@@ -30,9 +30,15 @@ pytest_plugins = [
 
 
 @pytest.fixture(autouse=True)
-def bentoml_log_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let caplog see what goes to BentoML's logger, which BentoML cuts off once a test makes a service."""
-    monkeypatch.setattr(logging.getLogger("bentoml"), "propagate", True)
+def bentoml_log_is_seen() -> Iterator[None]:
+    """Let caplog see BentoML's logger, which one test's service would cut off or silence for all after it."""
+    logger = logging.getLogger("bentoml")
+    before = logger.propagate, logger.level
+    logger.propagate = True
+    logger.setLevel(logging.INFO)
+    yield
+    logger.propagate = before[0]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture
