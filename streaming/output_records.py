@@ -103,14 +103,16 @@ class RecordSource(msgspec.Struct, frozen=True, gc=False):
     decided_at_ms: int
 
 
-class _Source(msgspec.Struct, gc=False):
+class SourcePlace(msgspec.Struct, gc=False):
+    """`source` of a decision record: the transaction it decides."""
+
     topic: str
     partition: int
     offset: int
 
 
 class _DecisionSource(msgspec.Struct, gc=False):
-    source: _Source
+    source: SourcePlace
     decided_at_ms: int
 
 

@@ -109,9 +109,10 @@ class ReleaseFollower:
         if wanted is None or is_served or (wanted, generation) in self._refused:
             return
         notes = [note for runner in RUNNERS for note in self._board.notes(runner)]
-        reasons = [note["refused"].get(wanted) for note in notes if note["generation"] == generation]
-        if any(reasons):
-            self._refuse(wanted, next(filter(None, reasons)))
+        reasons = (note["refused"].get(wanted) for note in notes if note["generation"] == generation)
+        reason = next(filter(None, reasons), None)
+        if reason is not None:
+            self._refuse(wanted, reason)
         elif wanted in self._ready():
             self._is_confirmed = True
             if wanted != self._release.version:

@@ -108,12 +108,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False, include_context=False)
         described = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))} ({_source_of(fault['loc'], sources)}): "
-            + (
-                "is no setting"
-                if fault["type"] == "extra_forbidden"
-                else fault["msg"].removeprefix("Value error, ")
-            )
+            f"{'.'.join(map(str, fault['loc']))} ({_source_of(fault['loc'], sources)}): {_what(fault)}"
             for fault in faults
         )
         raise SettingsError(f"{described}. {DEFAULT_FILE.name} explains every setting.") from None
@@ -201,3 +196,9 @@ def _variables_below(place: tuple[int | str, ...]) -> list[str]:
         if names:
             return sorted(names)
     return []
+
+
+def _what(fault: Mapping[str, Any]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return "is no setting"
+    return str(fault["msg"]).removeprefix("Value error, ")

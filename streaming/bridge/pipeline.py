@@ -169,17 +169,15 @@ class Pipeline:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: (
-                        self._is_closed
-                        or (self._queue and self._failure is None and self._queue[0][1].done())
-                    )
-                )
+                self._changed.wait_for(lambda: self._is_closed or self._can_publish())
                 if self._is_closed:
                     return
                 ready = self._take_ready()
             if ready:
                 self._publish_ready(ready)
+
+    def _can_publish(self) -> bool:
+        return bool(self._queue) and self._failure is None and self._queue[0][1].done()
 
     def _take_ready(self) -> list[DecidedBatch]:
         ready: list[DecidedBatch] = []

@@ -152,12 +152,12 @@ class Recovery:
         self._recovered_at = time.monotonic()
 
     def _raise_if_hopeless(self, failure: BaseException | None) -> None:
-        if failure is None:
-            return
-        if not isinstance(failure, Fenced):
-            if not isinstance(failure, PASSING):
-                raise failure
-            return
+        if isinstance(failure, Fenced):
+            self._raise_if_rival(failure)
+        elif failure is not None and not isinstance(failure, PASSING):
+            raise failure
+
+    def _raise_if_rival(self, failure: Fenced) -> None:
         # A standstill longer than the transaction timeout looks the same, without any rival.
         now = time.monotonic()
         self._fencings = [then for then in self._fencings if now - then < RIVAL_WINDOW_S] + [now]

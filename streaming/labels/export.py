@@ -14,6 +14,7 @@ from streaming.errors import DataError
 from streaming.labels.known_labels import Decided, Known, KnownLabels, Stratum
 from streaming.labels.records import Label, read_label
 from streaming.labels.strata import find_stratum
+from streaming.output_records import SourcePlace
 from streaming.records import InputRecord
 from streaming.replay.data_files import FEATURES
 
@@ -23,16 +24,10 @@ ROW_GROUP = 65_536
 Records = Iterable[list[InputRecord]]
 
 
-class _Source(msgspec.Struct, gc=False):
-    topic: str
-    partition: int
-    offset: int
-
-
 class _Decision(msgspec.Struct, gc=False):
     decision: str
     release: str
-    source: _Source
+    source: SourcePlace
     decided_at_ms: int
     is_fraud: bool = True
     transaction_id: str | None = None

@@ -6,6 +6,7 @@ import time
 
 import msgspec
 
+from streaming.output_records import SourcePlace
 from streaming.records import InputRecord
 
 FEATURES = ("Time", *(f"V{number}" for number in range(1, 29)), "Amount")
@@ -32,18 +33,12 @@ class _Scores(msgspec.Struct, gc=False):
     xgboost: float
 
 
-class _Source(msgspec.Struct, gc=False):
-    topic: str
-    partition: int
-    offset: int
-
-
 class _Decision(msgspec.Struct, gc=False):
     decision: str
     fraud_probability: float
     scores: _Scores
     release: str
-    source: _Source
+    source: SourcePlace
     is_fraud: bool = True
     transaction_id: str | None = None
 

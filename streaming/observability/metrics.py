@@ -260,4 +260,4 @@ class Metrics:
         oldest = pipeline.oldest_timestamp_ms
         self._in_flight.set(len(pipeline))
         is_known = oldest is not None and oldest > 0  # -1: the producer gave none
-        self._oldest.set(max(0.0, time.time() - oldest / 1000) if is_known and oldest else 0.0)
+        self._oldest.set(max(0.0, time.time() - (oldest or 0) / 1000) if is_known else 0.0)

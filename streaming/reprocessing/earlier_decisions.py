@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from streaming.output_records import SourcePlace
 from streaming.records import InputRecord
 from streaming.reprocessing.decision_table import DecisionTable, EarlierDecision
 
@@ -24,16 +25,10 @@ class Reader(Protocol):
         """Yield the records of a range, each partition in order."""
 
 
-class _Source(msgspec.Struct, gc=False):
-    topic: str
-    partition: int
-    offset: int
-
-
 class _DecisionRecord(msgspec.Struct, gc=False):
     decision: str
     release: str
-    source: _Source
+    source: SourcePlace
 
 
 _read = msgspec.json.Decoder(_DecisionRecord).decode

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 def train_command(overrides: Mapping[str, Any], out: Console) -> None:
     """Fit, record, judge, promote and import."""
     from training.data.source import read_data, write_held_out
-    from training.registry.recipe import recipe_key
 
     settings = load_settings(overrides)
     console = ProgressConsole(out)
@@ -35,9 +34,7 @@ def train_command(overrides: Mapping[str, Any], out: Console) -> None:
         report(f"champion: release {champion.number}" if champion else "no champion yet")
     if settings.held_out is not None:
         write_held_out(data, settings, settings.held_out)
-    made_of = (data.fingerprint, recipe_key(settings))
-    is_same = champion is not None and made_of == (champion.fingerprint, champion.tags.get("recipe"))
-    if settings.if_changed and champion is not None and is_same:
+    if settings.if_changed and champion is not None and _is_unchanged(champion, data, settings):
         out.print(f"release {champion.number} was trained from the same data and settings: nothing to do")
         import_for_serving(registry, champion, console)
         return
@@ -81,6 +78,12 @@ def _train(
         return
     promote_if_passed(registry, release, lambda: challenger, settings.gate, console)
     import_for_serving(registry, release, console)
+
+
+def _is_unchanged(champion: Release, data: Transactions, settings: Settings) -> bool:
+    from training.registry.recipe import recipe_key
+
+    return champion.fingerprint == data.fingerprint and champion.tags.get("recipe") == recipe_key(settings)
 
 
 def _print_figures(training: TrainingResult, out: Console) -> None:

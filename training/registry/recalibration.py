@@ -25,7 +25,7 @@ from training.registry.promotion_check import FITTED_KEYS, Challenger, median_la
 from training.registry.release_document import describe_data, describe_decision, describe_figures
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry, Release, translate_registry_errors
 from training.registry.runs import Run
-from training.registry.training_runs import training_tags
+from training.registry.training_runs import source_tags, training_tags
 from training.reporting.model_card import describe_version, figure_text
 from training.scoring.latency import measure_latency
 from training.scoring.scorer import ReleaseScorer
@@ -125,10 +125,9 @@ def _register(
     figures: Any,  # noqa: ANN401
 ) -> Release:
     started = datetime.now(UTC)
-    tags = training_tags(data, settings) | {FROM_TAG: parent.number}
-    source = {"mlflow.source.name": "python -m training recalibrate", "mlflow.source.type": "LOCAL"}
+    tags = training_tags(data, settings) | source_tags("recalibrate") | {FROM_TAG: parent.number}
     name = f"{started:%Y-%m-%d %H:%M:%S} recalibrated"
-    run = Run(registry, RELEASE, name, {**tags, **source, "model": "both"})
+    run = Run(registry, RELEASE, name, {**tags, "model": "both"})
     try:
         run.check_artifacts()
         document |= {"training_run_id": run.id, "trained_at": started.isoformat(timespec="seconds")}

@@ -87,8 +87,7 @@ def open_runs(
     registry: Registry, data: Transactions, settings: Settings, command: str
 ) -> Iterator[TrainingRuns]:
     """Open the runs of a training; whatever ends it, none stays open."""
-    source = {"mlflow.source.name": f"python -m training {command}", "mlflow.source.type": "LOCAL"}
-    runs = TrainingRuns(registry, settings, training_tags(data, settings) | source)
+    runs = TrainingRuns(registry, settings, training_tags(data, settings) | source_tags(command))
     try:
         runs["pair"].check_artifacts()
         yield runs
@@ -108,3 +107,8 @@ def training_tags(data: Transactions, settings: Settings) -> dict[str, str]:
         "split": split_key(settings),
         "recipe": recipe_key(settings),
     }
+
+
+def source_tags(command: str) -> dict[str, str]:
+    """Return tags that say which command a run comes from, as MLflow's UI shows it."""
+    return {"mlflow.source.name": f"python -m training {command}", "mlflow.source.type": "LOCAL"}

@@ -59,13 +59,17 @@ def check() -> None:
         f"{owner.__name__}.{name}"
         for owner, names in _NEEDED.items()
         for name in names
-        if not hasattr(owner, name)
-        and name not in getattr(getattr(vars(owner).get("__init__"), "__code__", None), "co_names", ())
+        if not _has(owner, name)
     ]
     if missing:
         raise BrokerRefused(
             f"The installed kafka-python lacks {', '.join(missing)}: install the version of constraints.txt."
         )
+
+
+def _has(owner: type, name: str) -> bool:
+    constructor = vars(owner).get("__init__")
+    return hasattr(owner, name) or name in getattr(getattr(constructor, "__code__", None), "co_names", ())
 
 
 class _PatientCoordinator(ConsumerCoordinator):  # type: ignore[misc]  # the base is untyped

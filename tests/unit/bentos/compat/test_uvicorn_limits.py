@@ -13,6 +13,7 @@ import uvicorn
 from bentos.asgi import read_body, send_answer
 from bentos.compat.uvicorn_limits import ConnectionLimits, HeadDeadlines, LimitedProtocol
 from tests.serving_fixtures import free_tcp_port
+from tests.unit.bentos.compat.running_uvicorn import running_uvicorn
 
 UPGRADES = (
     "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAAAAIAAAAA\r\n",
@@ -74,16 +75,8 @@ async def serving(**limits: Any) -> AsyncIterator[Server]:
     config = uvicorn.Config(
         echo, http=Protocol, port=server.port, log_level="critical", lifespan="off", timeout_keep_alive=1
     )
-    running = uvicorn.Server(config)
-    task = asyncio.create_task(running.serve())
-    async with asyncio.timeout(10):
-        while not running.started:
-            await asyncio.sleep(0.01)
-    try:
+    async with running_uvicorn(config):
         yield server
-    finally:
-        running.should_exit = True
-        await task
 
 
 def post(body: str, *heads: str) -> str:

@@ -20,6 +20,7 @@ from cryptography.x509.oid import NameOID
 from bentos.asgi import send_answer
 from bentos.compat import uvicorn_tls
 from tests.serving_fixtures import free_tcp_port
+from tests.unit.bentos.compat.running_uvicorn import running_uvicorn
 
 
 class Issued:
@@ -67,16 +68,8 @@ async def serving(folder: Path, **options: Any) -> AsyncIterator[int]:
         ssl_keyfile=folder / "served.key",
         **options,
     )
-    running = uvicorn.Server(config)
-    task = asyncio.create_task(running.serve())
-    async with asyncio.timeout(10):
-        while not running.started:
-            await asyncio.sleep(0.01)
-    try:
+    async with running_uvicorn(config):
         yield port
-    finally:
-        running.should_exit = True
-        await task
 
 
 def put(folder: Path, issued: Issued) -> None:
