@@ -73,10 +73,16 @@ class Promotion:
 
 
 def find_other_release(pipeline: Pipeline, step: Step) -> str:
-    """Return the number of a release beside the active one; train one quickly where there is none."""
+    """Return the number of a release beside the active one; train one quickly where there is none.
+
+    The store may hold releases of another registry, as after a second clone: only ours can be promoted.
+    """
     active, previous = (read_record()[name] for name in ("active", "previous"))
     if previous is not None and previous["release"] != active["release"]:
-        return str(previous["release"])
+        with pipeline.training("releases", "releases") as child:
+            child.wait_done()
+        if previous["release"] in re.findall(r"^ ?(\d+) ", child.log.read_text(), re.MULTILINE):
+            return str(previous["release"])
     step.say("training a second release quickly")
     arguments = ["train", "--challenge", "--seed", "11", "--protocol", "temporal"]
     arguments += ["--data", pipeline.options.data] if pipeline.options.data else []
@@ -146,20 +152,22 @@ class FirstAnswer:
     def __init__(self, service: str, release: str) -> None:
         self._service, self._release = service, release
         self.seen_at = 0.0
+        self._is_given_up = False
         self._thread = threading.Thread(target=self._look, daemon=True)
 
     def __enter__(self) -> "FirstAnswer":
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._is_given_up = kind is not None  # what failed is the cause: no change is to be waited for
         self._thread.join()
-        if not self.seen_at:
+        if not (self.seen_at or self._is_given_up):
             raise DemoError(f"The service did not change over to release {self._release}: look at its log.")
 
     def _look(self) -> None:
         deadline = time.monotonic() + SWAP_TIMEOUT_S
-        while not self.seen_at and time.monotonic() < deadline:
+        while not (self.seen_at or self._is_given_up) and time.monotonic() < deadline:
             if served(self._service) == self._release:
                 self.seen_at = time.time()
             time.sleep(0.05)
