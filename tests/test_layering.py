@@ -53,7 +53,17 @@ def test_only_the_broker_files_import_kafka() -> None:
 
 
 # Folders of `training`, from the ground up: a module imports from its own folder and from those before it.
-TRAINING_FLOORS = ("errors", "console", "settings", "data", "evaluation", "models", "scoring", "reporting")
+TRAINING_FLOORS = (
+    "errors",
+    "termination",
+    "console",
+    "settings",
+    "data",
+    "evaluation",
+    "models",
+    "scoring",
+    "reporting",
+)
 TRAINING_FLOORS += ("registry", "model_store", "commands")
 # What trains or records a training may import torch; `promote`, `import` and `score` must not pay for it.
 TORCH_MODULES = {

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from functools import reduce
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +17,7 @@ from typer.models import OptionInfo
 
 from training.errors import TrainingError
 from training.settings.load import Settings
+from training.termination import install_stop_handlers
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 out = Console()
@@ -217,11 +216,6 @@ def fetch() -> None:
     out.print(f"the public copy of the ULB set: {path}", soft_wrap=True)
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    """Leave through the clean-up of every open block."""
-    raise SystemExit(128 + number)
-
-
 def main() -> None:
     """Run the command line; an error becomes one sentence and an exit code."""
     # Spinning OpenMP threads cost 3x on a machine whose cores are busy with something else.
@@ -229,7 +223,7 @@ def main() -> None:
     # Neither tool reports usage from a bank's network.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    signal.signal(signal.SIGTERM, _stop)
+    install_stop_handlers()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a log that is not UTF-8 must not end a training
             stream.reconfigure(errors="replace")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.errors import LostFilesError, NoSuchVersionError, RegistryError, TrainingError
 from training.registry.relocation import relocate_artifacts
+from training.termination import stop_deferred
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -297,9 +298,10 @@ def _connect(tracking_uri: str) -> MlflowClient:
 
 @contextmanager
 def translate_registry_errors(tracking_uri: str) -> Iterator[None]:
-    """Turn whatever MLflow and SQLAlchemy raise into one sentence."""
+    """Turn whatever MLflow and SQLAlchemy raise into one sentence; SIGTERM waits for the end of the call."""
     try:
-        yield
+        with stop_deferred():
+            yield
     except TrainingError:
         raise
     except ModuleNotFoundError as error:

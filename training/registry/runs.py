@@ -6,15 +6,12 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from training.errors import RegistryError
 from training.evaluation.metrics import Estimate
 from training.registry.releases import Registry, mask_credentials, translate_registry_errors
 from training.registry.relocation import artifact_folder
-
-if TYPE_CHECKING:
-    pass
+from training.termination import stop_deferred
 
 METRICS_PER_REQUEST = 900  # MLflow takes at most 1,000
 GROUPS = ("fit", "latency")
@@ -113,7 +110,8 @@ class Run:
             Naming the artefact location and why it cannot be written from here.
         """
         try:
-            self._client.log_text(self.id, "This run was opened here.\n", "opened.txt")
+            with stop_deferred():
+                self._client.log_text(self.id, "This run was opened here.\n", "opened.txt")
         except ModuleNotFoundError:
             with translate_registry_errors(self.artifact_uri):
                 raise

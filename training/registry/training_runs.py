@@ -14,6 +14,7 @@ from training.registry.recipe import recipe_key
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry
 from training.registry.runs import Run
 from training.settings.load import Settings
+from training.termination import stop_deferred
 
 EXPERIMENTS = {"pair": RELEASE, "neural_net": NETWORK, "xgboost": TREES}
 # What distinguishes the runs of one training by name.
@@ -32,11 +33,12 @@ class TrainingRuns:
         self._tags = dict(tags)
         self._logged: dict[str, int] = {}
         self._waiting: dict[str, list[Mapping[str, float]]] = {}
-        self._runs = {"pair": self._open("pair")}
+        self._runs: dict[str, Run] = {}
 
     def __getitem__(self, model: str) -> Run:
         if model not in self._runs:
-            self._runs[model] = self._open(model)
+            with stop_deferred():  # a run that MLflow has opened must be known here: it is closed at the end
+                self._runs[model] = self._open(model)
         return self._runs[model]
 
     def items(self) -> Iterator[tuple[str, Run]]:
@@ -57,10 +59,11 @@ class TrainingRuns:
 
     def end(self, status: str) -> None:
         """Close all runs that are open: FINISHED, FAILED or KILLED; curves keep what was reported."""
-        for model, waiting in self._waiting.items():
-            self._log(model, waiting)
-        for run in self._runs.values():
-            run.end(status)
+        with stop_deferred():
+            for model, waiting in self._waiting.items():
+                self._log(model, waiting)
+            for run in self._runs.values():
+                run.end(status)
 
     def _open(self, model: str) -> Run:
         name = f"{self.started:%Y-%m-%d %H:%M:%S}{LABELS[model]}"

@@ -29,7 +29,7 @@ def run(capsys, monkeypatch):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["training", *(str(item) for item in arguments)])
         monkeypatch.setattr(command_line, "out", command_line.Console(width=200, soft_wrap=True))
-        monkeypatch.setattr(command_line.signal, "signal", lambda *_: None)
+        monkeypatch.setattr(command_line, "install_stop_handlers", lambda: None)
         with pytest.raises(SystemExit) as left:
             command_line.main()
         captured = capsys.readouterr()
@@ -426,14 +426,18 @@ def test_killed_training_leaves_registry_and_store_usable(run, home, data):
     registry.promote(registry.release("1"))
     before = len(_runs(registry))
     command = [sys.executable, "-m", "training", "train", "--data", str(data)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    errors = home / "killed.log"
+    with (
+        errors.open("w") as written,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=written) as process,
+    ):
         deadline = time.monotonic() + 90
         while len(_runs(registry)) == before:  # until something is being recorded
-            assert process.poll() is None
+            assert process.poll() is None, errors.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) in (0, 128 + signal.SIGTERM)
+        assert process.wait(60) in (0, 128 + signal.SIGTERM), errors.read_text()
     assert registry.require_champion().number in ("1", "2")
     assert not [run for run in _runs(registry) if run.info.status == "RUNNING"]
     assert run("import")[0] == 0

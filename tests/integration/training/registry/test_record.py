@@ -1,8 +1,11 @@
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy
 
 from tests.training_fixtures import THIRD_PARTY_WARNINGS, record, silent, small_settings
 from training.errors import RegistryError
@@ -11,6 +14,7 @@ from training.registry.recipe import recipe_key
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry
 from training.registry.training_runs import open_runs
 from training.settings.load import load_settings
+from training.termination import install_stop_handlers
 
 pytestmark = THIRD_PARTY_WARNINGS
 PLOTS = {
@@ -197,6 +201,38 @@ def test_a_run_is_open_while_it_fits_and_keeps_what_a_killed_fit_had(registry, f
     curve = registry.client.get_metric_history(network.info.run_id, "curve/validation_auc")
     assert [point.step for point in curve] == [0, 1, 2]
     assert len({point.timestamp for point in curve}) > 1
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO runs", "INSERT INTO metrics", "UPDATE runs"])
+def test_sigterm_in_the_middle_of_a_database_transaction_leaves_no_run_open(
+    registry, few_transactions, statement
+):
+    """SQLAlchemy keeps the transaction of an interrupted call open: nothing could be written after it."""
+    registry.client.create_experiment(RELEASE)  # made before: the statement below is the run's own
+    sent = []
+
+    def stop(_connection, _cursor, text, *_):
+        if text.startswith(statement) and not sent:
+            sent.append(text)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    install_stop_handlers()
+    sqlalchemy.event.listen(sqlalchemy.Engine, "after_cursor_execute", stop)
+    try:
+        with (
+            pytest.raises(SystemExit) as ended,
+            open_runs(registry, few_transactions, small_settings(), "train") as runs,
+        ):
+            train(few_transactions, small_settings(), silent(), runs.reports())
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "after_cursor_execute", stop)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 128 + signal.SIGTERM
+    experiments = [found.experiment_id for found in registry.client.search_experiments()]
+    statuses = {run.info.status for run in registry.client.search_runs(experiments)}
+    assert statuses == ({"FINISHED"} if statement == "UPDATE runs" else {"KILLED"})
 
 
 @pytest.mark.parametrize(
