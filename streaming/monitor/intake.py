@@ -9,8 +9,8 @@ from streaming.monitor.observations import (
     CHAMPION,
     clamp_time,
     hash_identity,
+    read_decision,
     read_payment,
-    read_ruling,
 )
 from streaming.monitor.store.labelling import Given
 from streaming.monitor.store.state import Batch
@@ -56,11 +56,11 @@ class Intake:
             batch.payments.append(payment)
 
     def _read_ruling(self, record: InputRecord, stream: str, batch: Batch) -> None:
-        ruling = read_ruling(record, ROLE_OF[stream], self._input)
-        if isinstance(ruling, str):
-            batch.fates[stream, ruling] += 1
+        made = read_decision(record, ROLE_OF[stream], self._input)
+        if isinstance(made, str):
+            batch.fates[stream, made] += 1
         else:
-            batch.rulings.append(ruling)
+            batch.decisions.append(made)
 
     @staticmethod
     def _read_label(record: InputRecord, batch: Batch, now_ms: int) -> None:

@@ -11,7 +11,7 @@ import structlog
 from streaming.errors import BrokerUnavailable, OffsetGone
 from streaming.monitor.drift.watch import DriftWatch
 from streaming.monitor.intake import Intake
-from streaming.monitor.observations import CHALLENGER, CHAMPION, Ruling
+from streaming.monitor.observations import CHALLENGER, CHAMPION, ReleaseDecision
 from streaming.monitor.promises import InfoReader, read_promise
 from streaming.monitor.quality.report import Reporter
 from streaming.monitor.store.state import Position, Stand, State
@@ -117,14 +117,14 @@ class Monitor:
 
     def _take_in(self, records: list[InputRecord]) -> None:
         batch = self._intake.read(records)
-        drift = self._drift.update(batch.payments, batch.rulings)
+        drift = self._drift.update(batch.payments, batch.decisions)
         ids = {self._streams[topic]: identity for topic, identity in self._ids.items()}
         self._state.apply(batch, ids, drift)
         self.last_commit = time.time()
-        self._follow_releases(batch.rulings)
+        self._follow_releases(batch.decisions)
 
-    def _follow_releases(self, rulings: list[Ruling]) -> None:
-        latest = {one.role: one.release for one in rulings}
+    def _follow_releases(self, decisions: list[ReleaseDecision]) -> None:
+        latest = {one.role: one.release for one in decisions}
         for role, release in latest.items():
             self._follow(role, release)
 

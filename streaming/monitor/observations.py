@@ -71,7 +71,7 @@ class Payment(msgspec.Struct, gc=False):
     values: tuple[float, ...]
 
 
-class Ruling(msgspec.Struct, gc=False):
+class ReleaseDecision(msgspec.Struct, gc=False):
     """One release's decision on one transaction.
 
     Attributes
@@ -122,7 +122,7 @@ def read_payment(record: InputRecord, now_ms: int | None = None) -> Payment | No
     return Payment(record.partition, record.offset, at_ms, values[AMOUNT], identity, values[:-1])
 
 
-def read_ruling(record: InputRecord, role: int, input_topic: str) -> Ruling | str:
+def read_decision(record: InputRecord, role: int, input_topic: str) -> ReleaseDecision | str:
     """Return the decision in a record, or why there is none: ``"unreadable"``, ``"foreign"``."""
     try:
         found = _read_decision(record.value or b"")
@@ -134,7 +134,7 @@ def read_ruling(record: InputRecord, role: int, input_topic: str) -> Ruling | st
     source = found.source
     if source.topic != input_topic:
         return "foreign"
-    return Ruling(
+    return ReleaseDecision(
         role,
         source.partition,
         source.offset,

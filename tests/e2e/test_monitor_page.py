@@ -100,7 +100,7 @@ def shown(tmp_path: Path) -> Iterator[SimpleNamespace]:
         drift.follow(role, release, read_promise(state.document(role, release)))
     stream = tell(TOPICS, seed=5, rows=3000, now_ms=now_ms, catch=0.5, shift=1.0)
     batch = Intake(TOPICS).read(stream.inputs(random.Random(1)))
-    state.apply(batch, {}, drift.update(batch.payments, batch.rulings))
+    state.apply(batch, {}, drift.update(batch.payments, batch.decisions))
     reporter = Reporter(state, settings)
     monitor = SimpleNamespace(
         document=reporter.report(now_ms) | {"lag_records": dict.fromkeys(TOPICS, 0)},

@@ -8,7 +8,7 @@ import structlog
 
 from streaming.monitor.drift.detector import DriftDetector, Finding
 from streaming.monitor.drift.reference import Reference
-from streaming.monitor.observations import FEATURES, SCORES, Payment, Ruling
+from streaming.monitor.observations import FEATURES, SCORES, Payment, ReleaseDecision
 from streaming.monitor.promises import Promise
 from streaming.monitor.store.state import DriftState
 from streaming.settings.drift import DriftSettings
@@ -53,17 +53,17 @@ class DriftWatch:
             return DriftDetector.restored(reference, self._settings, json.loads(kept.state))
         return DriftDetector(reference, self._settings)
 
-    def update(self, payments: Sequence[Payment], rulings: Sequence[Ruling]) -> list[DriftState]:
+    def update(self, payments: Sequence[Payment], decisions: Sequence[ReleaseDecision]) -> list[DriftState]:
         """Take a batch in; return the detectors that it changed, as they are now."""
         if payments:
             columns = list(zip(*(one.values for one in payments), strict=True))
             for _, detector in self._detectors.values():
                 _feed(detector, FEATURES, columns)
         for role, (release, detector) in self._detectors.items():
-            scores = [one.scores for one in rulings if one.role == role and one.release == release]
+            scores = [one.scores for one in decisions if one.role == role and one.release == release]
             if scores:
                 _feed(detector, SCORES, list(zip(*scores, strict=True)))
-        return [self._state(role) for role in self._detectors] if payments or rulings else []
+        return [self._state(role) for role in self._detectors] if payments or decisions else []
 
     def _state(self, role: int) -> DriftState:
         release, detector = self._detectors[role]

@@ -59,7 +59,7 @@ class Judged(NamedTuple):
     release : int
         Number of the release, or of the two releases, in the table `releases`.
     decision : int
-        As `Ruling` has it; for both roles ``4 * champion's + challenger's``.
+        As `ReleaseDecision` has it; for both roles ``4 * champion's + challenger's``.
     """
 
     role: int

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from streaming.monitor.observations import CHALLENGER, CHAMPION, PAIR, Payment, Ruling
+from streaming.monitor.observations import CHALLENGER, CHAMPION, PAIR, Payment, ReleaseDecision
 from streaming.monitor.store.cells import DAY_MS, Cells, Judged, Verdict
 from streaming.monitor.store.identities import Identities
 
@@ -83,22 +83,24 @@ class Joiner:
         self.releases = Releases(connection)
         self.identities = Identities(connection)
 
-    def join(self, payments: Sequence[Payment], rulings: Sequence[Ruling], epoch: int) -> list[str]:
+    def join(
+        self, payments: Sequence[Payment], decisions: Sequence[ReleaseDecision], epoch: int
+    ) -> list[str]:
         """Take a batch in, transactions first.
 
         Returns
         -------
         list of str
-            What became of each ruling: ``"used"``, ``"duplicate"`` (one is there already), ``"foreign"`` (on
-            another transaction at the same place, from before the topic was made again).
+            What became of each decision: ``"used"``, ``"duplicate"`` (one is there already), ``"foreign"``
+            (on another transaction at the same place, from before the topic was made again).
         """
         paid = [number_source(epoch, one.partition, one.offset) for one in payments]
-        ruled = [number_source(epoch, one.partition, one.offset) for one in rulings]
+        ruled = [number_source(epoch, one.partition, one.offset) for one in decisions]
         rows = self._load(paid) | self._load(ruled)
         before = {source: tuple(row) for source, row in rows.items()}
         known = self._add_payments(dict(zip(paid, payments, strict=True)), rows)
         fates = [
-            self._add_ruling(rows, source, ruling) for source, ruling in zip(ruled, rulings, strict=True)
+            self._add_decision(rows, source, made) for source, made in zip(ruled, decisions, strict=True)
         ]
         changed = [source for source, row in rows.items() if before.get(source) != tuple(row)]
         self.identities.add(known)
@@ -131,16 +133,16 @@ class Joiner:
                 known.append((one.at_ms // DAY_MS, one.identity, source))
         return known
 
-    def _add_ruling(self, rows: dict[int, Row], source: int, ruling: Ruling) -> str:
+    def _add_decision(self, rows: dict[int, Row], source: int, made: ReleaseDecision) -> str:
         row = rows.get(source)
         if row is None:
-            row = rows[source] = [None, None, ruling.identity, None, None]
-        if _differ(row[IDENTITY], ruling.identity):
+            row = rows[source] = [None, None, made.identity, None, None]
+        if _differ(row[IDENTITY], made.identity):
             return "foreign"
-        column = 3 + ruling.role
+        column = 3 + made.role
         if row[column] is not None:
             return "duplicate"
-        row[column] = 4 * self.releases.number(ruling.release) + ruling.decision
+        row[column] = 4 * self.releases.number(made.release) + made.decision
         return "used"
 
     def _count(

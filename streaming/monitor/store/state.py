@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from streaming.errors import SettingsError
-from streaming.monitor.observations import Payment, Ruling
+from streaming.monitor.observations import Payment, ReleaseDecision
 from streaming.monitor.store.cells import Cells, drop_old_cells
 from streaming.monitor.store.database import Database
 from streaming.monitor.store.joining import EPOCH_BITS, OFFSET_BITS, Joiner
@@ -33,7 +33,7 @@ class Batch:
     """Records of all streams, read, and the offsets that follow them."""
 
     payments: list[Payment] = field(default_factory=list)
-    rulings: list[Ruling] = field(default_factory=list)
+    decisions: list[ReleaseDecision] = field(default_factory=list)
     labels: list[Given] = field(default_factory=list)
     fates: Counter[tuple[str, str]] = field(default_factory=Counter)
     next_offsets: dict[Stand, int] = field(default_factory=dict)
@@ -110,9 +110,9 @@ class State:
             If the database fails; nothing of the batch is kept then.
         """
         with self.database.transaction():
-            fates = self.joiner.join(batch.payments, batch.rulings, self.epoch)
-            for ruling, fate in zip(batch.rulings, fates, strict=True):
-                batch.fates["shadow" if ruling.role else "decisions", fate] += 1
+            fates = self.joiner.join(batch.payments, batch.decisions, self.epoch)
+            for made, fate in zip(batch.decisions, fates, strict=True):
+                batch.fates["shadow" if made.role else "decisions", fate] += 1
             for fate in self.labels.give(batch.labels, self.joiner.relabel):
                 batch.fates["labels", fate] += 1
             batch.fates["transactions", "used"] += len(batch.payments)

@@ -14,7 +14,7 @@ from streaming.labels.export import Exported, collect, export
 from streaming.labels.known_labels import Decided, Known, KnownLabels
 from streaming.labels.records import Label, write_label
 from streaming.labels.strata import ALARMED, APPROVED, REVIEWED, STRATA, find_stratum
-from streaming.monitor.observations import Ruling, read_ruling
+from streaming.monitor.observations import ReleaseDecision, read_decision
 from streaming.monitor.quality.figures import CONTROL_STRATA
 from streaming.records import InputRecord
 from streaming.replay.data_files import FEATURES
@@ -126,9 +126,9 @@ def test_the_monitor_has_the_same_strata(name: str, is_alarm: bool) -> None:
     scores = {"scores": {"neural_net": 0.5, "xgboost": 0.5}, "fraud_probability": 0.5}
     value |= {"decision": name, "is_fraud": is_alarm and name != "approve", **scores}
     record = InputRecord("decisions", 0, 0, NOW, None, msgspec.json.encode(value))
-    ruling = read_ruling(record, 0, "transactions")
-    assert isinstance(ruling, Ruling)
-    place = next(n for n, codes in enumerate(CONTROL_STRATA) if ruling.decision in codes)
+    made = read_decision(record, 0, "transactions")
+    assert isinstance(made, ReleaseDecision)
+    place = next(n for n, codes in enumerate(CONTROL_STRATA) if made.decision in codes)
     expected = (ALARMED, REVIEWED, APPROVED)[place]
     if name != "decline" or is_alarm:  # a decline without an alarm does not exist
         assert find_stratum(name, value["is_fraud"]) == expected
