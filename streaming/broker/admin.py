@@ -173,9 +173,9 @@ class Admin:
         assigned = {
             partition
             for member in found["members"]
-            for place in member["member_assignment"]["assigned_partitions"]
-            if place["topic"] == topic
-            for partition in place["partitions"]
+            for assigned in member["member_assignment"]["assigned_partitions"]
+            if assigned["topic"] == topic
+            for partition in assigned["partitions"]
         }
         now = self.find(topic)  # partitions may have been added since the start
         return frozenset(range(now.partitions if now is not None else 0)) - assigned
@@ -193,16 +193,16 @@ class Admin:
 
     def lags(self, group: str, topic: str, partitions: Collection[int]) -> dict[int, int]:
         """Return how many records lie beyond what a group has committed; without a commit, all count."""
-        places = [TopicPartition(topic, number) for number in sorted(partitions)]
+        tps = [TopicPartition(topic, number) for number in sorted(partitions)]
         committed = self._client.list_group_offsets([group])[group]
         first, end = (
-            self._client.list_partition_offsets(dict.fromkeys(places, which), timeout_ms=2000)
+            self._client.list_partition_offsets(dict.fromkeys(tps, which), timeout_ms=2000)
             for which in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
         )
         lags = {}
-        for place in places:
-            known = committed[place].offset if place in committed else -1
-            lags[place.partition] = max(0, end[place].offset - max(known, first[place].offset))
+        for tp in tps:
+            known = committed[tp].offset if tp in committed else -1
+            lags[tp.partition] = max(0, end[tp].offset - max(known, first[tp].offset))
         return lags
 
     def _described(self, group: str) -> Mapping[str, Any]:
@@ -216,9 +216,9 @@ class Admin:
         """Return the texts beside a group's committed offsets: partition and offset, and the text."""
         found = self._client.list_group_offsets([group])[group]
         return {
-            (place.partition, committed.offset): committed.metadata or ""
-            for place, committed in found.items()
-            if place.topic == topic and committed.offset >= 0
+            (tp.partition, committed.offset): committed.metadata or ""
+            for tp, committed in found.items()
+            if tp.topic == topic and committed.offset >= 0
         }
 
     def transaction_is_decided(self, transactional_id: str) -> bool:
@@ -232,8 +232,8 @@ class Admin:
 
     def write_note(self, group: str, topic: str, partition: int, offset: int, text: str) -> None:
         """Commit an offset with a text beside it, for a group without members."""
-        place = TopicPartition(topic, partition)
-        done = self._client.alter_group_offsets(group, {place: OffsetAndMetadata(offset, text, -1)})
+        tp = TopicPartition(topic, partition)
+        done = self._client.alter_group_offsets(group, {tp: OffsetAndMetadata(offset, text, -1)})
         for error in done.values():
             if error is not kafka_errors.NoError:
                 raise translate_error(error(), f"Noting offset {offset} for group {group}")

@@ -82,30 +82,30 @@ class RangeReader:
         SettingsError
             If the bound is none of these.
         """
-        places = self._places(topic)
-        first = self._list(self._consumer.beginning_offsets, places)
-        last = self._list(self._consumer.end_offsets, places)
+        tps = self._partitions_of(topic)
+        first = self._list(self._consumer.beginning_offsets, tps)
+        last = self._list(self._consumer.end_offsets, tps)
         if bound == "earliest":
             found = first
         elif bound == "latest":
             found = last
         elif bound.isdecimal():
-            found = {place: min(max(int(bound), first[place]), last[place]) for place in places}
+            found = {tp: min(max(int(bound), first[tp]), last[tp]) for tp in tps}
         else:
             moment_ms = _moment_ms(bound)
-            times = self._ask(self._consumer.offsets_for_times, dict.fromkeys(places, moment_ms))
-            found = {p: times[p].offset if times.get(p) else last[p] for p in places}
-        return {place.partition: offset for place, offset in found.items()}
+            times = self._ask(self._consumer.offsets_for_times, dict.fromkeys(tps, moment_ms))
+            found = {p: times[p].offset if times.get(p) else last[p] for p in tps}
+        return {tp.partition: offset for tp, offset in found.items()}
 
-    def _places(self, topic: str) -> list[TopicPartition]:
+    def _partitions_of(self, topic: str) -> list[TopicPartition]:
         partitions = _answered(lambda: self._consumer.partitions_for_topic(topic), f"Looking for {topic}")
         if not partitions:
             raise SettingsError(f"Topic {topic} does not exist.")
         return [TopicPartition(topic, number) for number in sorted(partitions)]
 
-    def _list(self, question: Any, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+    def _list(self, question: Any, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         found: dict[TopicPartition, int] = _answered(
-            lambda: kafka_internals.list_offsets(question, places, self._timeout_s * 1000),
+            lambda: kafka_internals.list_offsets(question, tps, self._timeout_s * 1000),
             "Asking for offsets",
         )
         return found
@@ -115,7 +115,7 @@ class RangeReader:
 
     def committed(self, topic: str) -> Offsets:
         """Return what the group has committed; partitions without a commit are left out."""
-        found = {place.partition: self._ask(self._consumer.committed, place) for place in self._places(topic)}
+        found = {tp.partition: self._ask(self._consumer.committed, tp) for tp in self._partitions_of(topic)}
         return {partition: offset for partition, offset in found.items() if offset is not None}
 
     def read(
@@ -130,14 +130,14 @@ class RangeReader:
         BrokerError
             If the broker refuses.
         """
-        places = [TopicPartition(topic, number) for number in starts if starts[number] < ends.get(number, 0)]
-        if not places:
+        tps = [TopicPartition(topic, number) for number in starts if starts[number] < ends.get(number, 0)]
+        if not tps:
             return
-        self._consumer.assign(places)
-        for place in places:
-            self._consumer.seek(place, starts[place.partition])
+        self._consumer.assign(tps)
+        for tp in tps:
+            self._consumer.seek(tp, starts[tp.partition])
         silent_since = time.monotonic()
-        while not all(self._has_read(place, ends[place.partition]) for place in places):
+        while not all(self._has_read(tp, ends[tp.partition]) for tp in tps):
             found = _if_it_answers(lambda: self._consumer.poll(timeout_ms=500), f"Reading {topic}") or {}
             records = [
                 _record(one) for ones in found.values() for one in ones if one.offset < ends[one.partition]
@@ -150,9 +150,9 @@ class RangeReader:
             elif time.monotonic() - silent_since > SILENCE_S:
                 raise BrokerUnavailable(f"{topic} cannot be read to the end of the range: is the broker up?")
 
-    def _has_read(self, place: TopicPartition, end: int) -> bool:
+    def _has_read(self, tp: TopicPartition, end: int) -> bool:
         position = _if_it_answers(
-            lambda: self._consumer.position(place, timeout_ms=POSITION_MS), f"Reading {place.topic}"
+            lambda: self._consumer.position(tp, timeout_ms=POSITION_MS), f"Reading {tp.topic}"
         )
         return position is not None and position >= end
 
@@ -175,7 +175,7 @@ def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
             return None
         raise translate_consumer_error(error, doing) from error
     except UnreadableBatchError as error:
-        raise CorruptInput(f"{doing}, partition {error.place.partition}: {error}") from error
+        raise CorruptInput(f"{doing}, partition {error.topic_partition.partition}: {error}") from error
 
 
 def _record(found: Any) -> InputRecord:

@@ -50,7 +50,7 @@ class TopicsReader(TopicsSource):
         self._timeout_ms = settings.request_timeout_s * 1000
         config = client_config(settings, "monitor")
         self._topics = tuple(topics)
-        self._places = [
+        self._partitions = [
             TopicPartition(topic, number) for topic, numbers in topics.items() for number in numbers
         ]
         self._ends: dict[TopicPartition, int] = {}
@@ -72,18 +72,18 @@ class TopicsReader(TopicsSource):
             settings.bootstrap_servers,
         )
         prepare_consumer(self._consumer, settings.max_decompressed_bytes)
-        self._consumer.assign(self._places)
+        self._consumer.assign(self._partitions)
 
     @override
     def bounds(self) -> dict[Place, tuple[int, int]]:
         try:
-            first = list_offsets(self._consumer.beginning_offsets, self._places, self._timeout_ms)
-            last = list_offsets(self._consumer.end_offsets, self._places, self._timeout_ms)
+            first = list_offsets(self._consumer.beginning_offsets, self._partitions, self._timeout_ms)
+            last = list_offsets(self._consumer.end_offsets, self._partitions, self._timeout_ms)
         except kafka_errors.KafkaError as error:
             raise BrokerUnavailable(
                 f"The broker does not tell where the topics begin and end: {error}"
             ) from error
-        return {(place.topic, place.partition): (first[place], last[place]) for place in self._places}
+        return {(tp.topic, tp.partition): (first[tp], last[tp]) for tp in self._partitions}
 
     @override
     def topic_ids(self) -> dict[str, str]:
@@ -112,7 +112,9 @@ class TopicsReader(TopicsSource):
         except OFFSET_GONE as error:
             raise OffsetGone("An offset to go on from is not there any more.") from error
         except UnreadableBatchError as error:
-            raise CorruptInput(f"{error.place.topic}, partition {error.place.partition}: {error}.") from error
+            raise CorruptInput(
+                f"{error.topic_partition.topic}, partition {error.topic_partition.partition}: {error}."
+            ) from error
         except kafka_errors.KafkaError as error:
             if getattr(error, "retriable", False):
                 return []
@@ -124,7 +126,7 @@ class TopicsReader(TopicsSource):
             return
         self._looked_at = time.monotonic()
         try:
-            self._ends = list_offsets(self._consumer.end_offsets, self._places, LOOK_TIMEOUT_MS)
+            self._ends = list_offsets(self._consumer.end_offsets, self._partitions, LOOK_TIMEOUT_MS)
             self._answered_at = time.monotonic()
         except kafka_errors.KafkaError as error:
             if not getattr(error, "retriable", False) and not isinstance(
@@ -140,11 +142,11 @@ class TopicsReader(TopicsSource):
     @override
     def lags(self) -> dict[Place, int]:
         found = {}
-        for place, end in self._ends.items():
+        for tp, end in self._ends.items():
             with contextlib.suppress(kafka_errors.KafkaError):
-                position = self._consumer.position(place, timeout_ms=0)
+                position = self._consumer.position(tp, timeout_ms=0)
                 if position is not None:
-                    found[place.topic, place.partition] = max(0, end - position)
+                    found[tp.topic, tp.partition] = max(0, end - position)
         return found
 
     def close(self) -> None:

@@ -249,16 +249,16 @@ class TransactionalProducer(Sink):
     def _find_leaderless(self, outputs: Sequence[OutputRecord]) -> list[HeldRecord]:
         """Return the first record of each input partition whose output partition has no leader."""
         producer, since, now = self._producer, self._leaderless_since, time.monotonic()
-        for place in [place for place in since if kafka_internals.has_leader(producer, place)]:
-            del since[place]
+        for tp in [tp for tp in since if kafka_internals.has_leader(producer, tp)]:
+            del since[tp]
         found: dict[int, HeldRecord] = {}
         first = {(output.kind, output.partition): output for output in reversed(outputs)}
         for (_, partition), output in first.items():
-            place = self._place_of(output)
-            if kafka_internals.has_leader(producer, place):
+            tp = self._topic_partition_of(output)
+            if kafka_internals.has_leader(producer, tp):
                 continue
-            since.setdefault(place, now)
-            error = f"{place.topic}, partition {place.partition} has no leader"
+            since.setdefault(tp, now)
+            error = f"{tp.topic}, partition {tp.partition} has no leader"
             record = HeldRecord(partition, output.source_offset, error, "leaderless")
             found[partition] = min(record, found.get(partition, record))
         return list(found.values())
@@ -268,7 +268,7 @@ class TransactionalProducer(Sink):
         if time.monotonic() - min(self._leaderless_since.values()) >= LEADER_PATIENCE_S:
             raise RecordsHeld(leaderless)
 
-    def _place_of(self, output: OutputRecord) -> TopicPartition:
+    def _topic_partition_of(self, output: OutputRecord) -> TopicPartition:
         topic = self._topics_by_kind[output.kind]
         return TopicPartition(topic.name, output.partition % topic.partitions)
 
@@ -296,7 +296,7 @@ class TransactionalProducer(Sink):
 
     def _send(self, producer: Any, output: OutputRecord) -> Any:
         # The partition of the input is kept, so the order within a partition and a key is.
-        topic, partition = self._place_of(output)
+        topic, partition = self._topic_partition_of(output)
         try:
             return producer.send(
                 topic, value=output.value, key=output.key, headers=output.headers, partition=partition

@@ -60,8 +60,8 @@ def run_backfill(settings: Settings) -> None:
         before = _decisions(settings, output, starts, ends, by_bridge=False)
         records = without_decided(reader.read(names.input, starts, ends), before)
         comparison = _backfill(settings, records, sink, group, earlier)
-    for place, decision in before.items():
-        comparison.add_before((names.input, *place), decision, earlier.get(place))
+    for at, decision in before.items():
+        comparison.add_before((names.input, *at), decision, earlier.get(at))
     _print_comparison(comparison, output)
     _write(comparison, wanted.report)
 

@@ -28,23 +28,23 @@ def run_skip(settings: Settings) -> None:
     order, topic, group = settings.skip, settings.topics.input, settings.bridge.group
     if order.partition is None or order.offset is None or not order.reason:
         raise SettingsError("streaming skip needs --partition, --offset and --reason.")
-    place = f"{topic}, partition {order.partition}, offset {order.offset}"
+    where = f"{topic}, partition {order.partition}, offset {order.offset}"
     find_topic(settings, topic)
     with RangeReader(settings.kafka, group) as reader, Admin(settings.kafka) as admin:
         first, end = (
             reader.resolve(topic, bound).get(order.partition, 0) for bound in ("earliest", "latest")
         )
         if not first <= order.offset < end:
-            raise DataError(f"There is no record at {place}: the partition has {first} to {end}.")
+            raise DataError(f"There is no record at {where}: the partition has {first} to {end}.")
         if reader.committed(topic).get(order.partition, 0) > order.offset:
-            raise DataError(f"{place} has an outcome already: group {group} has gone past it.")
+            raise DataError(f"{where} has an outcome already: group {group} has gone past it.")
         admin.write_note(skip_group(group), topic, order.partition, order.offset, order.reason)
         deadline = time.monotonic() + order.wait_s
         while reader.committed(topic).get(order.partition, 0) <= order.offset:
             if time.monotonic() > deadline:
                 raise DataError(
-                    f"The order to skip {place} is kept, but no bridge of group {group} has stood at it "
+                    f"The order to skip {where} is kept, but no bridge of group {group} has stood at it "
                     f"within {order.wait_s:g} s: a bridge follows it when the service fails on the record."
                 )
             time.sleep(POLL_S)
-    sys.stdout.write(f"{place} was skipped: its dead letter has the reason `skipped` and your text.\n")
+    sys.stdout.write(f"{where} was skipped: its dead letter has the reason `skipped` and your text.\n")

@@ -97,8 +97,8 @@ def _decisions(chunk: Iterable[InputRecord], is_wanted: Callable[[str, int, int]
             continue  # not written by a bridge
         if is_wanted(one.source.topic, one.source.partition, one.source.offset):
             stratum = find_stratum(one.decision, one.is_fraud)
-            place = (one.source.partition, one.source.offset)
-            yield Decided(*place, one.transaction_id, one.release, stratum, one.decided_at_ms)
+            source = (one.source.partition, one.source.offset)
+            yield Decided(*source, one.transaction_id, one.release, stratum, one.decided_at_ms)
 
 
 def export(

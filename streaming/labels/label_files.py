@@ -98,10 +98,10 @@ def _whole(cell: object) -> object:
 
 def _csv_rows(path: Path) -> Iterator[Cells]:
     with open_csv_table(path) as table:
-        places = {name: table.names.index(name) for name in _check_columns(path, table.names)}
+        indices = {name: table.names.index(name) for name in _check_columns(path, table.names)}
         for number, cells in enumerate(table.rows, 1):
             # A short row has nothing in its last columns.
-            found = {name: cells[at] if at < len(cells) else None for name, at in places.items()}
+            found = {name: cells[at] if at < len(cells) else None for name, at in indices.items()}
             if not all(is_text(text) for text in found.values() if text):
                 raise DataError(f"{path}, row {number}: a cell is not text in UTF-8.")
             yield found

@@ -63,7 +63,7 @@ Row = tuple[str | None, Sequence[float]]
 def _csv_rows(path: Path) -> Iterator[Row]:
     with open_csv_table(path) as table:
         _check_columns(path, table.names)
-        places = [table.names.index(name) for name in FEATURES]
+        indices = [table.names.index(name) for name in FEATURES]
         where = table.names.index(IDENTITY) if IDENTITY in table.names else None
         width = len(table.names)
         for number, cells in enumerate(table.rows, 1):
@@ -73,7 +73,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 )
             if where is not None and not is_text(cells[where]):
                 raise DataError(f"{path}, row {number}: {IDENTITY} is missing or is not text in UTF-8.")
-            values = [table.number(cells[place]) for place in places]
+            values = [table.number(cells[index]) for index in indices]
             yield None if where is None else cells[where], values
 
 

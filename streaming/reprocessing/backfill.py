@@ -171,8 +171,8 @@ def backfill(  # what it reads, decides, writes and compares with
 
 def _require(record: InputRecord, outcome: DecidedOutcome) -> tuple[InputRecord, Outcome]:
     if isinstance(outcome, Undecided):
-        place = f"{record.topic}, partition {record.partition}, offset {record.offset}"
-        message = f"The service fails on {place}, though it decides others: {outcome.error}"
+        where = f"{record.topic}, partition {record.partition}, offset {record.offset}"
+        message = f"The service fails on {where}, though it decides others: {outcome.error}"
         raise ServiceError(f"{message} Mend the service and run the same command again.")
     return record, outcome
 

@@ -75,7 +75,7 @@ class DecisionTable(Mapping[SourceOffset, EarlierDecision]):
     def __iter__(self) -> Iterator[SourceOffset]:
         for partition, numbers in self._numbers.items():
             start = self._starts[partition]
-            yield from ((partition, start + place) for place, number in enumerate(numbers) if number)
+            yield from ((partition, start + index) for index, number in enumerate(numbers) if number)
 
     def __len__(self) -> int:
         return sum(len(numbers) - numbers.count(0) for numbers in self._numbers.values())

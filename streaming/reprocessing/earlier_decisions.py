@@ -125,10 +125,10 @@ def _first_at_or_after(source_at: Callable[[int], int | None], wanted: int, low:
 
 
 def _source_at(
-    reader: Reader, topic: str, place: tuple[int, int, int], input_topic: str, wanted: int
+    reader: Reader, topic: str, at: tuple[int, int, int], input_topic: str, wanted: int
 ) -> int | None:
-    """Return the offset of the transaction of a partition that is decided at a place, or next after it."""
-    partition, offset, end = place
+    """Return the offset of the transaction of a partition that is decided there, or next after it."""
+    partition, offset, end = at
     for chunk in reader.read(topic, {partition: offset}, {partition: min(end, offset + LOOK_AHEAD)}):
         for record in chunk:
             found = _decode(record)

@@ -105,19 +105,19 @@ def decode_snappy(payload: bytes) -> bytes:
 def _snappy_sizes(payload: bytes) -> list[int]:
     if not codec._detect_xerial_stream(payload):
         return [_varint(payload, 0)]
-    sizes, place = [], XERIAL_HEADER_BYTES
-    while place < len(payload):
-        (length,) = struct.unpack_from("!i", payload, place)
+    sizes, position = [], XERIAL_HEADER_BYTES
+    while position < len(payload):
+        (length,) = struct.unpack_from("!i", payload, position)
         if length <= 0:
             raise ValueError("a block of the compressed data has no length")
-        sizes.append(_varint(payload, place + 4))
-        place += 4 + length
+        sizes.append(_varint(payload, position + 4))
+        position += 4 + length
     return sizes
 
 
-def _varint(payload: bytes, place: int) -> int:
+def _varint(payload: bytes, position: int) -> int:
     number = shift = 0
-    for byte in payload[place : place + 5]:
+    for byte in payload[position : position + 5]:
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
             return number

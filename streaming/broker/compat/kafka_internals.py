@@ -148,9 +148,9 @@ def prepare_producer(producer: Any) -> None:
     client.await_ready = return_whether_ready
 
 
-def has_leader(client: Any, place: TopicPartition) -> bool:
+def has_leader(client: Any, tp: TopicPartition) -> bool:
     """Return whether a consumer or producer believes that a partition has a leader; True where unknown."""
-    return bool(_cluster(client).leader_for_partition(place) != -1)
+    return bool(_cluster(client).leader_for_partition(tp) != -1)
 
 
 def load_metadata(consumer: Any, topic: str, timeout_ms: float) -> None:
@@ -212,7 +212,7 @@ def load_topic_ids(consumer: Any, topics: Iterable[str], timeout_ms: float) -> d
 
 
 def list_offsets(
-    question: Callable[..., dict[TopicPartition, int]], places: list[TopicPartition], timeout_ms: float
+    question: Callable[..., dict[TopicPartition, int]], tps: list[TopicPartition], timeout_ms: float
 ) -> dict[TopicPartition, int]:
     """Ask ``beginning_offsets`` or ``end_offsets`` of a consumer.
 
@@ -224,7 +224,7 @@ def list_offsets(
         If the broker does not answer in time, or does not know one of the partitions.
     """
     try:
-        return question(places, timeout_ms=timeout_ms)
+        return question(tps, timeout_ms=timeout_ms)
     except KeyError as error:
         raise LeaderNotAvailableError(f"{error.args[0]} has no leader, or does not exist") from error
 

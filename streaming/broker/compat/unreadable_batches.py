@@ -21,15 +21,15 @@ class UnreadableBatchError(Exception):
 
     Parameters
     ----------
-    place : TopicPartition
+    topic_partition : TopicPartition
     offset : int
         The record to read next, which lies in the batch.
     cause : Exception
     """
 
-    def __init__(self, place: TopicPartition, offset: int, cause: Exception) -> None:
+    def __init__(self, topic_partition: TopicPartition, offset: int, cause: Exception) -> None:
         super().__init__(f"the batch at offset {offset} cannot be read: {type(cause).__name__} {cause}")
-        self.place = place
+        self.topic_partition = topic_partition
         self.offset = offset
 
 
@@ -60,8 +60,8 @@ class _LocatingFetcher(Fetcher):  # type: ignore[misc]  # the base is untyped
         except Exception as error:
             if completed_fetch.partition_data.error_code:
                 raise
-            place, offset = completed_fetch.topic_partition, completed_fetch.fetched_offset
-            raise UnreadableBatchError(place, offset, error) from error
+            tp, offset = completed_fetch.topic_partition, completed_fetch.fetched_offset
+            raise UnreadableBatchError(tp, offset, error) from error
 
 
 def locate_unreadable_batches(consumer: Any) -> None:

@@ -136,7 +136,7 @@ class GroupConsumer(Source):
         except (kafka_errors.NoOffsetForPartitionError, kafka_errors.OffsetOutOfRangeError):
             self._must_seek = True
         except UnreadableBatchError as error:
-            held = HeldRecord(error.place.partition, error.offset, str(error), "unreadable")
+            held = HeldRecord(error.topic_partition.partition, error.offset, str(error), "unreadable")
             raise RecordsHeld([held]) from error
         except kafka_errors.LogTruncationError as error:
             self._handle_truncation(error)
@@ -147,11 +147,11 @@ class GroupConsumer(Source):
 
     def _handle_truncation(self, error: kafka_errors.LogTruncationError) -> None:
         assert self._starts is not None
-        for place, divergent in error.divergent_offsets.items():
-            position = self._consumer.position(place, timeout_ms=0) or 0
+        for tp, divergent in error.divergent_offsets.items():
+            position = self._consumer.position(tp, timeout_ms=0) or 0
             agreed = divergent.offset if divergent is not None else None
-            start = self._starts.after_truncation(place, position, agreed)
-            kafka_internals.seek(self._consumer, place, start.offset, -1)
+            start = self._starts.after_truncation(tp, position, agreed)
+            kafka_internals.seek(self._consumer, tp, start.offset, -1)
 
     def _notice_rebalance(self) -> None:
         """Make sure that nothing fetched in one generation is used in another.
@@ -182,10 +182,10 @@ class GroupConsumer(Source):
     def rewind(self) -> None:
         metadata = self._consumer.group_metadata()
         topic_id = kafka_internals.topic_id(self._consumer, self._topic)
-        places = sorted(self._consumer.assignment())
-        starts = self._starts.find(places, topic_id) if places and self._starts else {}
-        for place, start in starts.items():
-            kafka_internals.seek(self._consumer, place, start.offset, start.leader_epoch)
+        tps = sorted(self._consumer.assignment())
+        starts = self._starts.find(tps, topic_id) if tps and self._starts else {}
+        for tp, start in starts.items():
+            kafka_internals.seek(self._consumer, tp, start.offset, start.leader_epoch)
         self._must_seek = False
         if metadata.state == MemberState.STABLE:
             self._member_id = metadata.member_id
@@ -200,23 +200,21 @@ class GroupConsumer(Source):
     def resume(self) -> None:
         if self._is_paused:
             self._is_paused = False
-            self._consumer.resume(
-                *(place for place in self._consumer.paused() if place.partition not in self._held)
-            )
+            self._consumer.resume(*(tp for tp in self._consumer.paused() if tp.partition not in self._held))
 
     @override
     def hold(self, partition: int) -> None:
         self._held.add(partition)
-        place = TopicPartition(self._topic, partition)
-        if place in self._consumer.assignment():
-            self._consumer.pause(place)
+        tp = TopicPartition(self._topic, partition)
+        if tp in self._consumer.assignment():
+            self._consumer.pause(tp)
 
     @override
     def release(self, partition: int) -> None:
         self._held.discard(partition)
-        place = TopicPartition(self._topic, partition)
-        if not self._is_paused and place in self._consumer.assignment():
-            self._consumer.resume(place)
+        tp = TopicPartition(self._topic, partition)
+        if not self._is_paused and tp in self._consumer.assignment():
+            self._consumer.resume(tp)
 
     @override
     def rejoin(self) -> None:
@@ -305,5 +303,5 @@ class _Adapter(ConsumerRebalanceListener):  # type: ignore[misc]  # the base is 
         self._after_loss()
 
 
-def _numbers(places: Collection[TopicPartition]) -> list[int]:
-    return sorted(place.partition for place in places)
+def _numbers(tps: Collection[TopicPartition]) -> list[int]:
+    return sorted(tp.partition for tp in tps)

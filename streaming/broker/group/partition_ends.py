@@ -34,13 +34,13 @@ class PartitionEnds:
         if assigned:
             self._ask(consumer, assigned)
         found = {}
-        for place in assigned:
-            ends = (consumer.highwater(place), self._asked.get(place))
+        for tp in assigned:
+            ends = (consumer.highwater(tp), self._asked.get(tp))
             end = max((end for end in ends if end is not None), default=None)
             with contextlib.suppress(kafka_errors.KafkaError):
-                position = consumer.position(place, timeout_ms=0)
+                position = consumer.position(tp, timeout_ms=0)
                 if end is not None and position is not None:
-                    found[place.partition] = max(0, end - position)
+                    found[tp.partition] = max(0, end - position)
         return found
 
     def _ask(self, consumer: Any, assigned: Collection[TopicPartition]) -> None:
@@ -48,7 +48,7 @@ class PartitionEnds:
         if now - self._asked_at < ENDS_EVERY_S:
             return
         self._asked_at = now
-        led = [place for place in assigned if kafka_internals.has_leader(consumer, place)]
+        led = [tp for tp in assigned if kafka_internals.has_leader(consumer, tp)]
         with contextlib.suppress(kafka_errors.KafkaError):
             if led:
                 self._asked |= kafka_internals.list_offsets(consumer.end_offsets, led, ENDS_TIMEOUT_MS)

@@ -55,7 +55,7 @@ class StartFinder:
         # commit nothing has been decided since, and the output topics need not be asked again.
         self._begun: dict[TopicPartition, CommittedOffset] = {}
 
-    def find(self, places: Sequence[TopicPartition], topic_id: str) -> Starts:
+    def find(self, tps: Sequence[TopicPartition], topic_id: str) -> Starts:
         """Return where each partition begins.
 
         Of a partition without a leader nobody can tell what there is: it begins at its committed offset, and
@@ -68,46 +68,46 @@ class StartFinder:
         OffsetGap
             If committed records are gone, and that is not accepted.
         """
-        committed = {place: self._read_committed(place) for place in places}
-        for place, offset in committed.items():
+        committed = {tp: self._read_committed(tp) for tp in tps}
+        for tp, offset in committed.items():
             if offset is not None:
-                self._begun.pop(place, None)
-        committed |= {place: self._begun[place] for place in places if place in self._begun}
+                self._begun.pop(tp, None)
+        committed |= {tp: self._begun[tp] for tp in tps if tp in self._begun}
         waiting = {
-            place: StartOffset(known.offset, known.leader_epoch)
-            for place, known in committed.items()
-            if known is not None and not kafka_internals.has_leader(self._consumer, place)
+            tp: StartOffset(known.offset, known.leader_epoch)
+            for tp, known in committed.items()
+            if known is not None and not kafka_internals.has_leader(self._consumer, tp)
         }
-        answering = [place for place in places if place not in waiting]
+        answering = [tp for tp in tps if tp not in waiting]
         return waiting | (self._choose(answering, committed, topic_id) if answering else {})
 
     def _choose(
         self,
-        places: Sequence[TopicPartition],
+        tps: Sequence[TopicPartition],
         committed: dict[TopicPartition, CommittedOffset | None],
         topic_id: str,
     ) -> Starts:
-        first = self._list(self._consumer.beginning_offsets, places)
-        end = self._list(self._consumer.end_offsets, places)
-        missing = [place.partition for place in places if committed[place] is None]
+        first = self._list(self._consumer.beginning_offsets, tps)
+        end = self._list(self._consumer.end_offsets, tps)
+        missing = [tp.partition for tp in tps if committed[tp] is None]
         decided = find_decided_offsets(self._settings, missing) if missing else {}
         starts = {}
-        for place in places:
-            partition = Log(self._topic, place.partition, first[place], end[place], topic_id)
-            known = committed[place]
-            start = self._choose_patiently(partition, known, decided.get(place.partition))
-            self._report(partition, known.offset if known else decided.get(place.partition, 0), start)
-            starts[place] = start
+        for tp in tps:
+            partition = Log(self._topic, tp.partition, first[tp], end[tp], topic_id)
+            known = committed[tp]
+            start = self._choose_patiently(partition, known, decided.get(tp.partition))
+            self._report(partition, known.offset if known else decided.get(tp.partition, 0), start)
+            starts[tp] = start
             if known is None:
-                self._begun[place] = CommittedOffset(start.offset, start.leader_epoch, topic_id)
+                self._begun[tp] = CommittedOffset(start.offset, start.leader_epoch, topic_id)
         return starts
 
     def _choose_patiently(
-        self, place: Log, committed: CommittedOffset | None, decided_until: int | None
+        self, partition: Log, committed: CommittedOffset | None, decided_until: int | None
     ) -> StartOffset:
         accept_gap = self._settings.bridge.accept_gap
         try:
-            start = choose_start(place, committed, decided_until, accept_gap=accept_gap)
+            start = choose_start(partition, committed, decided_until, accept_gap=accept_gap)
         except OffsetGap as error:
             now = time.monotonic()
             self._too_short_since = self._too_short_since or now
@@ -117,12 +117,12 @@ class StartFinder:
         self._too_short_since = None
         return start
 
-    def after_truncation(self, place: TopicPartition, position: int, agreed: int | None) -> StartOffset:
+    def after_truncation(self, tp: TopicPartition, position: int, agreed: int | None) -> StartOffset:
         """Return where a partition goes on whose log was cut before `position` and has grown again.
 
         Parameters
         ----------
-        place : TopicPartition
+        tp : TopicPartition
         position : int
             The offset read next.
         agreed : int or None
@@ -135,35 +135,35 @@ class StartFinder:
         OffsetGap
             If that is not accepted.
         """
-        first = self._list(self._consumer.beginning_offsets, [place])[place]
-        end = self._list(self._consumer.end_offsets, [place])[place]
+        first = self._list(self._consumer.beginning_offsets, [tp])[tp]
+        end = self._list(self._consumer.end_offsets, [tp])[tp]
         goes_on = max(first, first if agreed is None else agreed)
-        partition = Log(self._topic, place.partition, first, end)
+        partition = Log(self._topic, tp.partition, first, end)
         if not self._settings.bridge.accept_gap:
             raise OffsetGap(describe_truncation(partition, position, goes_on))
         start = StartOffset(goes_on, reason="truncated")
         self._report(partition, position, start)
         return start
 
-    def _report(self, place: Log, expected: int, start: StartOffset) -> None:
+    def _report(self, partition: Log, expected: int, start: StartOffset) -> None:
         if start.reason is None:
             return
         write = log.error if start.skipped or start.reason == "truncated" else log.warning
         write(
             "offset_jump",
-            topic=place.topic,
-            partition=place.partition,
+            topic=partition.topic,
+            partition=partition.partition,
             reason=start.reason,
             expected_offset=expected,
-            available_from=place.first,
+            available_from=partition.first,
             goes_on_from=start.offset,
             records_gone_undecided=start.skipped,
         )
         if start.skipped:
-            self._on_skipped(place.partition, start.reason, start.skipped)
+            self._on_skipped(partition.partition, start.reason, start.skipped)
 
-    def _read_committed(self, place: TopicPartition) -> CommittedOffset | None:
-        found = self._ask(lambda timeout_ms: self._consumer.committed(place, True, timeout_ms))
+    def _read_committed(self, tp: TopicPartition) -> CommittedOffset | None:
+        found = self._ask(lambda timeout_ms: self._consumer.committed(tp, True, timeout_ms))
         if found is None:
             return None
         note = found.metadata or ""
@@ -171,8 +171,8 @@ class StartFinder:
         epoch = found.leader_epoch if found.leader_epoch is not None else -1
         return CommittedOffset(found.offset, epoch, topic_id)
 
-    def _list(self, question: Any, places: Sequence[TopicPartition]) -> Any:
-        return self._ask(lambda timeout_ms: kafka_internals.list_offsets(question, list(places), timeout_ms))
+    def _list(self, question: Any, tps: Sequence[TopicPartition]) -> Any:
+        return self._ask(lambda timeout_ms: kafka_internals.list_offsets(question, list(tps), timeout_ms))
 
     def _ask(self, question: Callable[[float], Any]) -> Any:
         try:

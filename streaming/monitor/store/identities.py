@@ -48,9 +48,9 @@ class Identities:
         """Return the sources of identities; several where a transaction was sent again."""
         found: defaultdict[int, list[int]] = defaultdict(list)
         for chunk in chunks(identities):
-            places = ", ".join("?" * len(chunk))
+            placeholders = ", ".join("?" * len(chunk))
             for day in sorted(self.days(), reverse=True):
-                sql = f"SELECT identity, source FROM {PREFIX}{day} WHERE identity IN ({places})"
+                sql = f"SELECT identity, source FROM {PREFIX}{day} WHERE identity IN ({placeholders})"
                 for identity, source in self._connection.execute(sql, chunk):
                     found[identity].append(source)
         return found

@@ -84,8 +84,8 @@ class Labels:
     def _held(self, identities: Sequence[int]) -> dict[int, _Held]:
         found: dict[int, _Held] = {}
         for chunk in chunks(identities):
-            places = ", ".join("?" * len(chunk))
-            sql = f"SELECT {COLUMNS} FROM labels WHERE identity IN ({places})"
+            placeholders = ", ".join("?" * len(chunk))
+            sql = f"SELECT {COLUMNS} FROM labels WHERE identity IN ({placeholders})"
             found.update((row[0], _Held(*row)) for row in self._connection.execute(sql, chunk))
         return found
 

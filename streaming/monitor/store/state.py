@@ -206,7 +206,7 @@ class State:
             "SELECT source, at_ms FROM outcomes WHERE source BETWEEN ? AND ? ORDER BY source LIMIT ?",
             (first, last, MOST_EXPIRED),
         ).fetchall()
-        expired = [place for place, (_, at_ms) in enumerate(rows) if at_ms is not None and at_ms < before_ms]
+        expired = [index for index, (_, at_ms) in enumerate(rows) if at_ms is not None and at_ms < before_ms]
         if not expired:
             return
         # A decision whose transaction was never seen goes with its neighbours.

@@ -70,14 +70,14 @@ def records(data: bytes) -> Any:
     return _EndingRecords(0, PLACE, MemoryRecords(data))
 
 
-def test_what_was_read_before_is_kept_and_the_place_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_read_before_is_kept_and_the_error_names_the_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     checksums = iter((True, False))
     monkeypatch.setattr(DefaultRecordBatch, "validate_crc", lambda _: next(checksums))
     found = records(batch(b"a", b"b") + batch(b"c"))
     assert [record.value for record in found.take(10)] == [b"a", b"b"]
     with pytest.raises(UnreadableBatchError, match="at offset 2 cannot be read: CorruptRecordError") as told:
         found.take(10)
-    assert (told.value.place, told.value.offset) == (PLACE, 2)
+    assert (told.value.topic_partition, told.value.offset) == (PLACE, 2)
     assert isinstance(told.value.__cause__, CorruptRecordError)
     assert not found, "kafka-python asks it again for ever"
 
