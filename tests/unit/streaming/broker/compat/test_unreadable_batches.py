@@ -70,7 +70,9 @@ def records(data: bytes) -> Any:
     return _EndingRecords(0, PLACE, MemoryRecords(data))
 
 
-def test_what_was_read_before_is_kept_and_the_error_names_the_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_read_before_is_kept_and_the_error_names_the_partition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     checksums = iter((True, False))
     monkeypatch.setattr(DefaultRecordBatch, "validate_crc", lambda _: next(checksums))
     found = records(batch(b"a", b"b") + batch(b"c"))
