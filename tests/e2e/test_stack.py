@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pandas as pd
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from demo.ports import choose_port
 from tests.conftest import ROOT, home_variables
@@ -33,6 +33,11 @@ PORTS = (
 )
 # Of images above their base, MB.
 SIZES_MB = {"service": 450, "bridge": 80, "replay": 250}
+# A day has not passed, nobody was refused; no challenger, control sample, gap or alarm of the monitor yet.
+NOT_YET = (
+    *("offset 1d", ":drift1d", 'role="challenger"', "monitor_shadow_", 'figure="control_', "records_skipped"),
+    *("missed_records", "topics_made_again", "monitor_alarms_total", "fraud_refused_total"),
+)
 NOT_FOR_STREAMING = {"bentoml", "torch", "mlflow", "xgboost", "onnxruntime", "sklearn", "scipy"}
 
 
@@ -191,19 +196,42 @@ def test_decisions_on_the_topic_are_the_services(stack: Stack) -> None:
 
 
 def test_every_expression_is_answered(stack: Stack) -> None:
-    """What dashboards ask shows something once there has been traffic; rules and alerts are understood."""
+    """Each panel shows something once there was something to show; rules and alerts are understood."""
+    show_something(stack)
     alerts = {rule["name"] for rule in firing_rules(stack)}
 
-    def empty() -> list[str]:
-        return [
-            place
+    def empty() -> dict[str, str]:
+        return {
+            place: expression
             for place, expression in expressions().items()
-            if not ask_prometheus(stack, with_values(expression)) and place not in alerts
-        ]
+            if place not in alerts and not any(part in expression for part in NOT_YET)
+            if not ask_prometheus(stack, with_values(expression))
+        }
 
-    # A day has not passed, and nothing was overloaded.
-    expected = {place for place, text in expressions().items() if "offset 1d" in text or ":drift1d" in text}
-    wait_until(lambda: set(empty()) <= expected, 120, "all panels filled")
+    try:
+        wait_until(lambda: not empty(), 240, "all panels filled")
+    except AssertionError:
+        say("\n".join(f"{place}: {expression}" for place, expression in empty().items()))
+        raise
+
+
+def show_something(stack: Stack) -> None:
+    """Send what the replay does not: a record that is none, a question for reasons, labels."""
+    broker = f"127.0.0.1:{stack.ports['KAFKA_PORT']}"
+    producer = KafkaProducer(bootstrap_servers=broker)
+    producer.send("transactions", b"{broken").get(30)
+    producer.close()
+    transaction = json.loads(read(stack, "transactions")[0].value)
+    url = stack.url("SERVICE_PORT", "/classify?explain=true")
+    assert httpx.post(url, json=transaction, timeout=30).status_code == 200
+    decisions = [json.loads(record.value) for record in read(stack, "decisions")]
+    rows = [f"{one['transaction_id']},{int(one['decision'] != 'approve')}\n" for one in decisions[1:]]
+    labels = stack.folder / "labels.csv"
+    labels.write_text("".join(["transaction_id,Class\n", f"{decisions[0]['transaction_id']},1\n", *rows]))
+    engine.run(
+        *(sys.executable, "-m", "streaming", "label", "--data", labels),
+        env={"KAFKA_BOOTSTRAP_SERVERS": broker},
+    )
 
 
 def firing_rules(stack: Stack) -> list[dict[str, Any]]:
@@ -212,8 +240,8 @@ def firing_rules(stack: Stack) -> list[dict[str, Any]]:
 
 
 def with_values(expression: str) -> str:
-    for variable in VARIABLES:
-        expression = expression.replace(variable, "5m")
+    for variable, value in VARIABLES.items():
+        expression = expression.replace(variable, "5m" if value == "1m" else value)
     return expression
 
 

@@ -139,6 +139,27 @@ def test_a_release_is_upgraded_and_keys_rotate(first_steps: str, shell: Shell, c
     assert set(kept) == {"api-keys", "api-key"}
 
 
+def test_whatever_sends_the_key_is_started_again(shell: Shell) -> None:
+    """A monitor or a shadow that went on with the old key would be refused from the last step on."""
+    senders = {
+        (manifest["kind"], manifest["metadata"]["name"])
+        for file in manifests.FOLDER.rglob("*.yaml")
+        for manifest in yaml.safe_load_all(file.read_text())
+        if "STREAMING__SERVICE__API_KEY_FILE" in str(manifest)
+    }
+    shell.run("kubectl apply -f configs/kubernetes/namespace.yaml")
+    with (shell.folder / "configs" / "kubernetes" / "kustomization.yaml").open("a") as file:
+        file.write("components: [store-volume, monitor, shadow]\n")
+    shell.run("kubectl apply -k configs/kubernetes")
+    (shell.folder / "secrets").mkdir()
+    for name in ("api-key", "api-keys"):
+        (shell.folder / "secrets" / name).write_text("a-key\n")
+    said = shell.run(commands("Rotate keys", with_="kubectl"))
+    restarted = set(re.findall(r"statefulset.apps/(\S+) restarted", said))
+    assert {("StatefulSet", name) for name in restarted} == senders
+    assert {"bridge", "monitor", "bridge-shadow"} <= restarted
+
+
 def test_a_misspelt_manifest_would_be_refused(shell: Shell) -> None:
     shell.run("kubectl create namespace fraud-detection")
     file = shell.folder / "configs" / "kubernetes" / "bridge.yaml"

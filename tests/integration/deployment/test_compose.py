@@ -231,6 +231,15 @@ def _secured(service: str) -> dict[str, str]:
     return dict(yaml.safe_load((DOCKER / "secured.yml").read_text())["services"][service]["environment"])
 
 
+def test_rotating_keys_recreates_whatever_sends_one() -> None:
+    services = yaml.safe_load((DOCKER / "secured.yml").read_text())["services"]
+    senders = {name for name in services if "STREAMING__SERVICE__API_KEY_FILE" in _secured(name)}
+    chapter = (ROOT / "docs" / "operations.md").read_text().split("\n## Rotate keys\n")[1].split("\n## ")[0]
+    step = chapter.split("\n2. ")[1].split("\n3. ")[0]
+    assert senders == {"bridge", "monitor", "bridge-shadow"}
+    assert not [name for name in senders if not re.search(rf"(?<![\w-]){name}(?![\w-])", step)]
+
+
 def test_kafka_keeps_what_transactions_need() -> None:
     values = environment("kafka")
     assert values["KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR"] == "1"

@@ -1,4 +1,7 @@
-"""Rules and dashboards: every expression parses and asks for metrics that service and bridge expose."""
+"""Rules and dashboards: every expression parses and asks for metrics that service and bridge expose.
+
+How dashboards look is in test_dashboards.py.
+"""
 
 import asyncio
 import contextlib
@@ -373,35 +376,6 @@ def test_metrics_nobody_looks_at(
     assert families - looked_at <= {"fraud_batch_requests", *UNWATCHED}
 
 
-@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
-def test_dashboard_is_sane(dashboard: Path) -> None:
-    document = json.loads(dashboard.read_text())
-    assert {"uid", "title", "panels", "schemaVersion", "time"} <= document.keys()
-    ids = [panel["id"] for panel in document["panels"]]
-    assert len(ids) == len(set(ids))
-    taken: set[tuple[int, int]] = set()
-    for panel in document["panels"]:
-        place = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert place["x"] + place["w"] <= 24, panel["title"]
-        assert not cells & taken, f"{panel['title']} overlaps another panel"
-        taken |= cells
-        assert panel["datasource"]["uid"] == "prometheus"
-        assert panel["targets"], panel["title"]
-
-
-def test_dashboards_have_distinct_ids_and_a_data_source() -> None:
-    uids = [json.loads(path.read_text())["uid"] for path in DASHBOARDS]
-    assert len(uids) == len(set(uids)) == 4
-    provisioning = ROOT / "configs" / "grafana" / "provisioning"
-    source = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"][0]
-    assert (source["uid"], source["url"]) == ("prometheus", "http://prometheus:9090")
-
-
 def test_every_alert_says_what_to_do_and_is_tested() -> None:
     for rule in rules():
         if "alert" in rule:
@@ -426,54 +400,6 @@ def test_no_paragraph_is_about_an_alert_that_is_gone() -> None:
     assert sorted(named) == sorted(rule["alert"] for rule in rules() if "alert" in rule)
 
 
-@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
-def test_stats_show_the_present_and_colour_it_by_bounds_with_a_meaning(dashboard: Path) -> None:
-    """Grafana's defaults: red from 80 up, a value as old as the range, an empty panel for what is missing."""
-    for panel in panels(dashboard):
-        if panel["type"] != "stat":
-            continue
-        defaults, title = panel["fieldConfig"]["defaults"], panel["title"]
-        assert panel["description"], title
-        assert defaults["unit"] not in ("short", "cps"), f"{title}: 1,460 would be 1 K"
-        assert all(target["instant"] and not target["range"] for target in panel["targets"]), title
-        assert defaults["thresholds"]["steps"][0]["color"] in ("text", "green", "orange", "red"), title
-        assert all(step["value"] != 80 for step in defaults["thresholds"]["steps"]), title
-        missing = [one["options"] for one in defaults["mappings"] if one["type"] == "special"]
-        assert {one["match"]: one["result"]["color"] for one in missing}["null"] == "red", title
-        # A figure of the last hour is there for an hour after its source has gone.
-        for target in panel["targets"]:
-            outlives = re.search(r"1h\b", target["expr"])
-            assert not outlives or "up{" in target["expr"] or "bridge_lag_records" in target["expr"], title
-
-
-@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
-def test_stats_of_several_values_name_each(dashboard: Path) -> None:
-    """Grafana leaves the name out where one value is left: what was promised would read as what is."""
-    for panel in panels(dashboard):
-        if panel["type"] == "stat":
-            several = len(panel["targets"]) > 1 or "{{" in panel["targets"][0]["legendFormat"]
-            assert not several or panel["options"]["textMode"] == "value_and_name", panel["title"]
-
-
-@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
-def test_what_is_no_number_is_not_drawn(dashboard: Path) -> None:
-    """A quantile of nothing is NaN, which Grafana draws as a wedge down to the axis."""
-    for panel in panels(dashboard):
-        for target in panel["targets"] if panel["type"] == "timeseries" else []:
-            if target["expr"].startswith("histogram_quantile"):
-                assert ">= 0" in target["expr"], panel["title"]
-
-
-@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
-def test_every_panel_asks_for_one_environment_and_says_when_it_is_empty(dashboard: Path) -> None:
-    for panel in panels(dashboard):
-        assert panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
-        for target in panel["targets"]:
-            for selector in selectors(parse(target["expr"])):
-                matchers = {matcher.name for matcher in selector.matchers.matchers}
-                assert "environment" in matchers, f"{panel['title']}: {selector.name}"
-
-
 def test_rules_keep_environments_apart() -> None:
     """Of two deployments in one Prometheus nothing may add up."""
     for rule in rules():
@@ -491,43 +417,6 @@ def alerts_seen_firing() -> set[str]:
             for sample in expectation["exp_samples"]:
                 seen |= set(re.findall(r'alertname="(\w+)"', sample["labels"])) if sample["value"] else set()
     return seen
-
-
-@pytest.mark.parametrize(
-    ("dashboard", "shown"),
-    [
-        (
-            "service",
-            {
-                "fraud_transactions_total",
-                "fraud_request_seconds_bucket",
-                "fraud_decisions_total",
-                "fraud:score:drift1d",
-            },
-        ),
-        (
-            "bridge",
-            {
-                "bridge_lag_records",
-                "bridge_dead_letters_total",
-                "bridge_produced_to_decided_seconds_bucket",
-                "bridge_retries_total",
-            },
-        ),
-        ("model", {"fraud:alarms:share1h", "fraud_probability_bucket"}),
-        ("service", {"process_resident_memory_bytes", "process_cpu_seconds_total"}),
-        ("bridge", {"process_resident_memory_bytes", "process_cpu_seconds_total"}),
-        ("quality", {"monitor_figure", "monitor_drift_divergence", "monitor_shadow_difference"}),
-    ],
-)
-def test_dashboards_show_what_was_promised(dashboard: str, shown: set[str]) -> None:
-    asked = {
-        selector.name or ""
-        for place, expression in expressions().items()
-        if place.startswith(f"{dashboard}/")
-        for selector in selectors(parse(expression))
-    }
-    assert shown <= asked
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian package prometheus)")
