@@ -168,6 +168,21 @@ def test_a_misspelt_manifest_would_be_refused(shell: Shell) -> None:
         shell.run("kubectl apply -k configs/kubernetes")
 
 
+def inline_commands() -> list[str]:
+    """Return the `kubectl` commands that stand in sentences and tables, without what is to be filled in."""
+    prose = re.sub(r"```.*?```", "", OPERATIONS, flags=re.DOTALL)
+    return sorted({" ".join(one.split()).rstrip(" …") for one in re.findall(r"`(kubectl -[^`]+)`", prose)})
+
+
+@pytest.mark.parametrize("command", inline_commands())
+def test_commands_in_sentences_are_kubectls(shell: Shell, command: str) -> None:
+    """What they do needs a cluster; that there is such a command, with such flags, does not."""
+    said = shell.run(f"{command} --help")
+    words = [word for word in command.split() if "/" not in word and not word.startswith("-")]
+    group = words[2:4] if words[2] == "rollout" else words[2:3]  # after kubectl and the namespace
+    assert re.search(rf"Usage:\s+kubectl {' '.join(group)} ", said), said
+
+
 def variants() -> list[str]:
     """Return the lines by which each component says how it is used."""
     files = sorted(manifests.FOLDER.glob("*/kustomization.yaml"))
