@@ -46,6 +46,8 @@ UNTRACED = {"excluded_urls": ".*"}
 QUIET = {"access": {"enabled": False}}
 # Longer than any request may take: the gateway's own deadline answers first, with a 503.
 BACKSTOP_S = 120
+# While a thread reads or loads a release, requests wait for it that long; Python's default is 5 ms.
+SWITCH_INTERVAL_S = 0.0005
 # BentoML's default string means TLS 1.0 ciphers.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -66,6 +68,11 @@ class ConfiguredService(Service[Any]):  # type: ignore[misc]  # BentoML ships no
     def configure(self, settings: Settings) -> None:
         """Pass on to BentoML what `settings` say about this service."""
         self.config.update({"tracing": UNTRACED, "logging": QUIET, "traffic": {"timeout": BACKSTOP_S}})
+
+    def __call__(self) -> Any:  # noqa: ANN401  # each service has its own
+        """Make the instance, in the process that serves it."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        return super().__call__()
 
 
 class RunnerService(ConfiguredService):

@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.models import OptionInfo
 
 from training.errors import TrainingError
+from training.priority import let_services_go_first
 from training.settings.load import Settings
 from training.termination import install_stop_handlers
 
@@ -150,6 +151,7 @@ def import_(
     """Copy the champion from the registry to the BentoML model store; running services change over to it."""
     from training.commands.promotion import import_command
 
+    let_services_go_first()
     import_command(out, challenger=challenger)
 
 
@@ -164,6 +166,7 @@ def promote(
     """Make a release the champion if the gate agrees, and import it; exits with 3 where the gate refuses."""
     from training.commands.promotion import promote_command
 
+    let_services_go_first()
     promote_command(version, _given(gate=_given(force=force, live=live)), out)
 
 
@@ -172,6 +175,7 @@ def rollback() -> None:
     """Make the release before the champion champion again; running services change over to it."""
     from training.commands.promotion import rollback_command
 
+    let_services_go_first()
     rollback_command(out)
 
 

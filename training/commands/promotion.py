@@ -11,6 +11,7 @@ from training.console import ProgressConsole
 from training.errors import DataError, GateRefusedError, LiveComparisonError, RegistryError, UsageError
 from training.model_store.bento_store import import_release
 from training.model_store.store_record import Pair
+from training.registry.gate_record import GATE_TAG, staleness_reason
 from training.registry.promotion_lock import promotion_lock
 from training.registry.releases import CHALLENGER, Registry, Release
 from training.settings.load import load_settings
@@ -37,14 +38,14 @@ def promote_command(number: str, overrides: Mapping[str, Any], out: Console) -> 
 
     A result of the gate that is missing, or that was not against the present champion, is renewed.
     """
-    from training.registry.promotion_check import challenger_of_registry
-
     settings, console = load_settings(overrides), ProgressConsole(out)
     registry = Registry(settings.tracking_uri)
     by_alias = number == CHALLENGER
     release = registry.require_challenger() if by_alias else registry.release(number)
 
     def read() -> Challenger:
+        from training.registry.promotion_check import challenger_of_registry
+
         return challenger_of_registry(registry, release, settings, console)
 
     promote_if_passed(registry, release, read, settings.gate, console, ask_live=by_alias)
@@ -107,8 +108,6 @@ def _find_refusal(
     console: ProgressConsole,
 ) -> str | None:
     """Return why the release may not become champion; None when it may."""
-    from training.registry.promotion_check import GATE_TAG, staleness_reason
-
     recorded = registry.release(release.number)
     reason, sentence = staleness_reason(recorded, champion), recorded.tags.get(GATE_TAG, "")
     if reason is None:

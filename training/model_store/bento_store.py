@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -262,17 +263,35 @@ def _without_nulls(document: Any) -> Any:  # noqa: ANN401  # whatever JSON holds
 def _network_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(model / NETWORK_FILE), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # a few rows, beside services that need the cores
+    path = str(model / NETWORK_FILE)
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     scores: NDArray[np.float32] = session.run(None, {"features": features})[0]
     return scores
 
 
 def _tree_scores(model: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    import xgboost
+    with _scikit_learn_hidden():
+        import xgboost
 
     booster = xgboost.Booster(model_file=model / TREES_FILE)
+    booster.set_param({"nthread": 1})  # a few rows, beside services that need the cores
     scores: NDArray[np.float32] = booster.inplace_predict(features, validate_features=False)
     return scores
+
+
+@contextmanager
+def _scikit_learn_hidden() -> Iterator[None]:
+    """Keep XGBoost from importing scikit-learn and SciPy for classes that are not used: a second less."""
+    if "sklearn" in sys.modules:
+        yield
+        return
+    sys.modules["sklearn"] = None  # type: ignore[assignment]  # None says absent
+    try:
+        yield
+    finally:
+        del sys.modules["sklearn"]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The gate's result for a release: on which rows it is judged, and whether a recorded result still holds."""
+"""The gate's result for a release: on which rows it is judged."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from training.errors import DataError, LostFilesError
 from training.evaluation.baseline import baseline_scores
 from training.evaluation.gate import Evidence, GateResult, Opponent, evaluate_gate
 from training.evaluation.metrics import ModelOutput, metric_criteria
+from training.registry.gate_record import AGAINST_TAG, GATE_TAG, NO_CHAMPION, NOT_RUN
 from training.registry.releases import Registry, Release
 from training.scoring.latency import measure_latency
 from training.scoring.scorer import ReleaseScorer
@@ -30,7 +31,6 @@ from training.settings.load import Settings
 if TYPE_CHECKING:
     from training.models.training import TrainingResult
 
-GATE_TAG, AGAINST_TAG, NOT_RUN, NO_CHAMPION = "gate", "gate_against", "not asked", "none"
 # Keys of the rows a release was fitted on: a few bits of each, so no row can be had back from them.
 FITTED_KEYS = "fitted_keys.npz"
 # What releases of the first version carry: keys of the exact bits of their rows.
@@ -197,15 +197,3 @@ def _record(registry: Registry, release: Release, champion: Release | None, resu
     registry.set_tag(release, GATE_TAG, NOT_RUN)
     registry.set_tag(release, AGAINST_TAG, champion.number if champion else NO_CHAMPION)
     registry.set_tag(release, GATE_TAG, result.sentence())
-
-
-def staleness_reason(release: Release, champion: Release | None) -> str | None:
-    """Return why the result recorded with a release does not hold now; None when it does."""
-    if release.tags.get(GATE_TAG, NOT_RUN) == NOT_RUN:
-        return "was never judged by the gate"
-    against = release.tags.get(AGAINST_TAG, NO_CHAMPION)
-    if champion is None or against == champion.number:
-        return None
-    if against == NO_CHAMPION:
-        return f"was not judged against release {champion.number}, which is champion"
-    return f"was judged against release {against}, and release {champion.number} is champion by now"

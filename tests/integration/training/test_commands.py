@@ -29,7 +29,9 @@ def run(capsys, monkeypatch):
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["training", *(str(item) for item in arguments)])
         monkeypatch.setattr(command_line, "out", command_line.Console(width=200, soft_wrap=True))
+        # Both would stay for the tests that follow.
         monkeypatch.setattr(command_line, "install_stop_handlers", lambda: None)
+        monkeypatch.setattr(command_line, "let_services_go_first", lambda: None)
         with pytest.raises(SystemExit) as left:
             command_line.main()
         captured = capsys.readouterr()

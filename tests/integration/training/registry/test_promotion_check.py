@@ -10,11 +10,11 @@ from tests.training_fixtures import THIRD_PARTY_WARNINGS, copy_release, small_se
 from training.data.labelled import labelled_rows
 from training.data.row_keys import TransactionKeys
 from training.errors import LostFilesError
+from training.registry.gate_record import staleness_reason
 from training.registry.promotion_check import (
     FITTED_KEYS,
     challenger_of_training,
     run_gate,
-    staleness_reason,
     unseen_rows,
 )
 
