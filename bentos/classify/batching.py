@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from bentos.classify.deadlines import Deadlines
 from bentos.errors import OverloadedError, RequestError, RunnerUnavailableError, ScoringFailedError
 from bentos.settings.sections import GatewaySettings
 
@@ -25,6 +26,7 @@ class _Pending:
     decide: Decide
     answer: asyncio.Future[Sequence[Any]]
     since: float
+    lost_s: float
 
 
 class Batcher:
@@ -42,7 +44,7 @@ class Batcher:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
-        self._deadline_s = settings.deadline_ms / 1000
+        self._deadlines = Deadlines(settings.deadline_ms / 1000)
         self._queue: deque[_Pending] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._is_flush_scheduled = False
@@ -79,7 +81,8 @@ class Batcher:
 
     def _enqueue(self, transactions: Sequence[Any], decide: Decide) -> asyncio.Future[Sequence[Any]]:
         loop = asyncio.get_running_loop()
-        pending = _Pending(transactions, decide, loop.create_future(), loop.time())
+        self._deadlines.watch(loop)
+        pending = _Pending(transactions, decide, loop.create_future(), loop.time(), self._deadlines.lost_s)
         self._queue.append(pending)
         self.queued_rows += len(transactions)
         self._schedule_flush(loop)
@@ -142,7 +145,7 @@ class Batcher:
         )
         try:
             # A request that waited behind a stuck call has used up its time and fails with that call.
-            async with asyncio.timeout(self._deadline_s - waited_s):
+            with self._deadlines.limit(batch[0].since, batch[0].lost_s):
                 decisions = await batch[0].decide(transactions, len(batch), waited_s)
         except TimeoutError:
             self._fail(batch, "The runners did not answer in time.")

@@ -1,6 +1,8 @@
 """Gathering requests: order, bounds, deadlines, and no harm to neighbours."""
 
 import asyncio
+import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -136,6 +138,34 @@ async def test_stuck_runners_are_an_error_within_the_deadline_even_for_those_beh
     assert loop.time() - started < 1.0
     runners.gate.set()
     assert await batched.submit([1]) == [2]
+
+
+async def test_a_stall_of_the_gateway_is_not_taken_for_silence_of_the_runners() -> None:
+    """A loop that was late runs its timers first: answers that lay there were taken for missing ones."""
+    runners = Runners()
+    runners.gate.clear()
+    batched = batcher(runners, max_batches_in_flight=1, deadline_ms=400)
+    asking = [asyncio.ensure_future(batched.submit([number])) for number in range(3)]
+    async with asyncio.timeout(60):
+        while not runners.batches:
+            await asyncio.sleep(0)
+    answer = threading.Timer(0.1, asyncio.get_running_loop().call_soon_threadsafe, [runners.gate.set])
+    answer.start()
+    time.sleep(1.0)  # the stall, well over the deadline
+    assert await asyncio.gather(*asking) == [[0], [2], [4]]
+    answer.join()
+
+
+async def test_a_loop_that_is_late_all_the_time_waits_for_no_runner_for_ever() -> None:
+    runners = Runners()
+    runners.gate.clear()
+    asking = asyncio.ensure_future(batcher(runners, deadline_ms=100).submit([1]))
+    async with asyncio.timeout(60):
+        while not asking.done():
+            time.sleep(0.02)
+            await asyncio.sleep(0)
+    with pytest.raises(RunnerUnavailableError):
+        await asking
 
 
 async def test_a_failed_call_fails_its_requests_and_no_other() -> None:
