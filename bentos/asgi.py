@@ -15,7 +15,7 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class ClientGoneError(Exception):
-    """The caller hung up before its request was complete."""
+    """The caller hung up before its request was complete, or before it was answered."""
 
 
 async def read_body(receive: Receive) -> bytes:

@@ -96,8 +96,12 @@ class Histograms:
         self.batch_requests = BulkHistogram(
             "batch_requests", "Requests whose transactions went in one call to the runners.", **rows
         )
-        self.scores = BulkHistogram("score", "Scores by model.", ["model"], **scores)
-        self.probability = BulkHistogram("probability", "Calibrated probability of fraud.", **scores)
+        self.scores = BulkHistogram(
+            "score", "Scores by model, also where the caller has gone since.", ["model"], **scores
+        )
+        self.probability = BulkHistogram(
+            "probability", "Calibrated probability of fraud, also where the caller has gone since.", **scores
+        )
 
 
 class Gauges:

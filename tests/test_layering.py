@@ -219,7 +219,12 @@ for name in {names!r}:
     importlib.import_module(name)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+        # -B: that Python keeps what it has compiled is not the module's doing.
+        [sys.executable, "-B", "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 

@@ -4,7 +4,8 @@ uvicorn (0.54) with httptools limits neither the size of a request's head nor th
 a connection that sends nothing, drops the body of a request that offers ``Upgrade: h2c`` (as Java's client
 and ``curl --http2`` do), and answers what is not HTTP in plain text. Its ``limit_concurrency`` refuses
 requests but closes no connection, and it keeps a connection for as long as its caller likes. Where it refuses
-a body unread it closes at once, and the kernel's reset may reach the caller before the answer does.
+a body unread it closes at once, and the kernel's reset may reach the caller before the answer does. It drops
+what is sent to a caller who has gone and says nothing, where ASGI 2.4 wants an OSError.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import uvicorn.config
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from bentos.asgi import Receive
 from bentos.compat.assumptions import require
 from bentos.compat.uvicorn_single_write import CorkedProtocol
 
@@ -286,6 +288,11 @@ class LimitedProtocol(CorkedProtocol):
         self.transport.close()
 
 
+def has_hung_up(receive: Receive) -> bool:
+    """Say whether the caller of the request that uvicorn gives `receive` for has gone."""
+    return getattr(getattr(receive, "__self__", None), "disconnected", False) is True
+
+
 def check_assumptions() -> None:
     """Return if uvicorn's protocol has the methods that `LimitedProtocol` overrides.
 
@@ -298,6 +305,8 @@ def check_assumptions() -> None:
     require("uvicorn", f"its protocol for httptools has the methods {', '.join(USED)}", holds)
     is_kept = "keep_alive" in inspect.signature(RequestResponseCycle).parameters
     require("uvicorn", "`RequestResponseCycle.keep_alive` says whether a connection is kept", is_kept)
+    is_told = "disconnected" in RequestResponseCycle.__init__.__code__.co_names
+    require("uvicorn", "`RequestResponseCycle.disconnected` says whether the caller has gone", is_told)
 
 
 def install(limits: ConnectionLimits) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from bentos.asgi import Application, ClientGoneError, Receive, Scope, Send, send_answer
 from bentos.classify.explainer import Explain
 from bentos.classify.handler import ClassifyHandler
+from bentos.compat.uvicorn_limits import has_hung_up
 from bentos.errors import DefectError, Headers, MethodError, NotFoundError, NotReadyError, RequestError
 from bentos.gateway.auth import ApiKeyAuth
 from bentos.gateway.body_reader import BodyReader
@@ -151,6 +152,8 @@ class GatewayApp:
             answer = await self._backend().handler.handle(body, explain)
         finally:
             self._bodies.release(len(body))
+        if has_hung_up(request.receive):  # who asks again is counted then
+            raise ClientGoneError
         request.status, request.transactions = 200, len(answer.decisions)
         await send_answer(request.send, 200, JSON, answer.body)
         self._backend().metrics.record_answer(

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from bentos.asgi import read_body, send_answer
-from bentos.compat.uvicorn_limits import ConnectionLimits, HeadDeadlines, LimitedProtocol
+from bentos.compat.uvicorn_limits import ConnectionLimits, HeadDeadlines, LimitedProtocol, has_hung_up
 from tests.serving_fixtures import free_tcp_port
 from tests.unit.bentos.compat.running_uvicorn import running_uvicorn
 
@@ -22,8 +22,18 @@ UPGRADES = (
 )
 
 
+abandoned: list[str] = []
+
+
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answer the body, or the first header that speaks of an upgrade; refuse on one path unread."""
+    """Answer the body, or the first header that speaks of an upgrade; on some paths do something else."""
+    if scope["path"] == "/slow":
+        await read_body(receive)
+        async with asyncio.timeout(60):
+            while not has_hung_up(receive):
+                await asyncio.sleep(0.01)
+        abandoned.append(scope["path"])
+        return
     if scope["path"] == "/unread":
         await send_answer(send, 413, [(b"connection", b"close")], b"refused")
         return
@@ -95,6 +105,21 @@ async def test_offers_to_upgrade_are_ignored_and_the_body_is_read() -> None:
                 assert answer.count(b"HTTP/1.1 200") == 2, answer
                 assert b"first" in answer and answer.endswith(b"second")
         assert not server.refused
+
+
+async def test_it_is_known_whether_a_caller_has_gone_before_its_answer() -> None:
+    abandoned.clear()
+    async with serving() as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(post("body").replace("POST / ", "POST /slow ").encode())
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        assert not abandoned
+        writer.close()
+        async with asyncio.timeout(60):
+            while not abandoned:
+                await asyncio.sleep(0.01)
+        assert (await server.exchange(post("still served", CLOSE))).endswith(b"still served")
 
 
 async def test_what_is_no_http_gets_an_error_like_every_other() -> None:

@@ -299,6 +299,39 @@ async def test_a_caller_who_hangs_up_is_counted_not_answered() -> None:
     assert (sent, gateway.refusals("client_gone")) == ([], 1)
 
 
+class _Cycle:
+    """A request as uvicorn hands it over; its caller gives up while it is decided."""
+
+    def __init__(self) -> None:
+        self.disconnected = False
+
+    async def receive(self) -> Any:
+        self.disconnected = True
+        return {"type": "http.request", "body": b"{}"}
+
+
+async def test_a_request_that_is_asked_again_counts_once() -> None:
+    """A caller that gave up asks again: what it did not get was counted as answered all the same."""
+    gateway = Gateway()
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": b"", "headers": headers}
+
+    async def send(_: Any) -> None:
+        """uvicorn says nothing when the caller has gone."""
+
+    await gateway.app(scope, _Cycle().receive, send)
+    await gateway.ask()
+    gateway.backend.metrics.flush()
+    value = gateway.registry.get_sample_value
+    assert len(gateway.handler.bodies) == 2
+    assert value("fraud_decisions_total", {"decision": "review", "release": "7"}) == 1
+    assert value("fraud_transactions_total") == 1
+    assert value("fraud_alarms_total", {"raised_by": "neural_net", "release": "7"}) == 1
+    assert value("fraud_requests_total", {"status": "200"}) == 1
+    assert value("fraud_request_seconds_count") == 1
+    assert gateway.refusals("client_gone") == 1
+
+
 async def test_the_access_log_tells_no_card_data(capsys: pytest.CaptureFixture[str]) -> None:
     gateway = Gateway(log={"access": True})
     await gateway.ask(chunks=[b'{"V1": 4929123412341234}'], query="explain=true&secret=4929123412341234")

@@ -1,19 +1,39 @@
 """Calls to a runner over its socket, against runners that misbehave."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
+from bentos.classify.classifier import Classifier
+from bentos.classify.decoding import Decoder
 from bentos.errors import RunnerUnavailableError, ScoringFailedError
+from bentos.metrics import Metrics
+from bentos.policy import Calibration, DecisionRule, Thresholds
+from bentos.releases.release import FEATURE_NAMES, Release
 from bentos.rpc.client import RunnerClient
+from bentos.settings.sections import LimitSettings
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ROW = bytes(120)
 SCORE = np.array([0.25], "<f4").tobytes()
+RELEASE = Release(
+    "12",
+    "12",
+    "f",
+    DecisionRule(Thresholds(0.5, 0.5)),
+    Calibration(intercept=0.0, neural_net=1.0, xgboost=1.0, epsilon=1e-6),
+    {},
+    {},
+)
+(TRANSACTION,), _ = Decoder(LimitSettings(), 10).decode_fast(  # type: ignore[misc]  # it is sound
+    json.dumps(dict.fromkeys(FEATURE_NAMES, 1.0)).encode()
+)
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n" + SCORE
 
 
@@ -87,6 +107,44 @@ async def test_an_idle_connection_the_runner_closed_is_replaced(tmp_path: Path) 
     async with runner(forgetful, tmp_path / "s") as client:
         for _ in range(5):
             assert (await client.score("12", ROW)).tolist() == [0.25]
+
+
+async def test_a_call_that_is_sent_again_is_counted_once(tmp_path: Path) -> None:
+    """Over a connection that its runner has just closed; each call of the second batch is sent twice."""
+    received: list[str] = []
+
+    def closing(name: str) -> Handler:
+        async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            answered = 0
+            while True:
+                head = await read_request(reader)
+                if head.startswith(b"POST"):
+                    received.append(name)
+                    if answered:
+                        return  # closed without an answer to what was read
+                    answered += 1
+                writer.write(ANSWER)
+
+        return handler
+
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    async with (
+        runner(closing("neural_net"), tmp_path / "n") as network,
+        runner(closing("xgboost"), tmp_path / "x") as trees,
+    ):
+        classifier = Classifier(RELEASE, network, trees, metrics)
+        for _ in range(2):
+            assert len(await classifier.decide([TRANSACTION], 1, 0.0)) == 1
+    metrics.flush()
+    value = registry.get_sample_value
+    assert sorted(received) == ["neural_net"] * 3 + ["xgboost"] * 3
+    assert [value(f"fraud_{name}_count") for name in ("batch_rows", "batch_requests", "probability")] == [
+        2
+    ] * 3
+    assert value("fraud_score_count", {"model": "neural_net"}) == 2
+    assert value("fraud_score_count", {"model": "xgboost"}) == 2
+    assert value("fraud_stage_seconds_count", {"stage": "runners"}) == 2
 
 
 async def test_an_answer_in_pieces_and_in_chunks(tmp_path: Path) -> None:

@@ -52,6 +52,25 @@ def test_only_the_named_items_are_rejected() -> None:
     assert classifier.requests == [5, 3]
 
 
+def test_records_that_are_asked_again_are_counted_once() -> None:
+    """Repeats are counted as such; requests, their records and what was decided count when they succeed."""
+    classifier = FakeClassifier([ServiceUnavailable("busy", "503")] * 3)
+    metrics, batch = Metrics(), make_batch(*good(4))
+    outcomes = Decider(classifier, Backoff(0.001, 0.002), metrics, BridgeState()).decide(batch)
+    metrics.count_transaction(list(zip(batch.records, outcomes, strict=True)), 0.001)
+    value = metrics.registry.get_sample_value
+    assert len(classifier.requests) == 4
+    assert value("bridge_retries_total", {"reason": "503"}) == 3
+    assert (value("bridge_request_seconds_count"), value("bridge_batch_records_sum")) == (1, 4)
+    decided = [
+        sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "bridge_records_decided_total"
+    ]
+    assert sum(decided) == 4
+
+
 def test_a_rejection_says_why_and_how_often_it_was_asked() -> None:
     (rejection,) = decide(FakeClassifier(), make_batch(BAD))
     assert isinstance(rejection, Rejection)
