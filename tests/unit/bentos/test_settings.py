@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bentos.errors import SettingsError
 from bentos.settings.load import Settings, load_settings, process_settings
+from bentos.settings.sections import LimitSettings
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,6 +26,17 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_file_holds_the_defaults() -> None:
     assert load_settings().model_dump() == Settings().model_dump()
+
+
+def test_the_default_limits_last() -> None:
+    """Time up to 1e7 s refused all on day 116 of a stream; Amount, sums in currencies of small units."""
+    limits = LimitSettings()
+    assert limits.time_max_s > 100 * 365 * 86_400
+    assert limits.amount_max >= 1e12
+    files = [
+        yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()) for name in ("serving", "training")
+    ]
+    assert files[0]["limits"] == files[1]["limits"], "training refuses what the service takes, or the reverse"
 
 
 def test_a_flag_beats_a_variable_beats_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
