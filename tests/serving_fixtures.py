@@ -271,6 +271,12 @@ def transaction(transactions: list[dict[str, Any]]) -> dict[str, Any]:
     return dict(transactions[0])
 
 
+def metric_samples(text: str) -> dict[str, float]:
+    """Return name with labels to value of what `GET /metrics` answers."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
 def encoded(value: Any) -> bytes:
     """Return `value` as compact JSON."""
     return json.dumps(value, separators=(",", ":")).encode()

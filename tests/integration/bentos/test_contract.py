@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from tests.e2e.faults import wait_until
-from tests.serving_fixtures import CALIBRATION, EXPECTED_LOSS, FEATURES, THRESHOLDS, Served, encoded
+from tests.serving_fixtures import (
+    CALIBRATION,
+    EXPECTED_LOSS,
+    FEATURES,
+    THRESHOLDS,
+    Served,
+    encoded,
+    metric_samples,
+)
 
 JSON = {"content-type": "application/json"}
 
@@ -346,11 +354,6 @@ def test_adaptive_batching_is_real(
             for part in ("sum", "count")
         )
         assert total > batches > 0
-
-
-def metric_samples(text: str) -> dict[str, float]:
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"])

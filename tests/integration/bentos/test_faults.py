@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.serving_fixtures import Served, encoded
+from tests.e2e.faults import wait_until
+from tests.serving_fixtures import Served, encoded, metric_samples
 
 JSON = {"content-type": "application/json"}
 Serve = Callable[..., Served]
@@ -89,6 +91,32 @@ def test_a_frozen_runner_gives_503_within_the_deadline_and_goes_on_when_thawed(
         assert explained.status_code == 503
     wait_for(200, served, transaction, timeout_s=20)
     assert classify(served, transaction).json() == before
+
+
+def test_who_hangs_up_and_asks_again_is_counted_once(serve: Serve, transaction: dict[str, Any]) -> None:
+    """A bridge gives up a request that takes too long, and sends it again."""
+    served = serve({"SERVING__GATEWAY__DEADLINE_MS": "60000"})
+    body, address = encoded(transaction), httpx.URL(served.url)
+    head = (
+        f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    )
+
+    def counted(name: str) -> float:
+        return metric_samples(httpx.get(f"{served.url}/metrics", timeout=20).text)[name]
+
+    gone, decided = 'fraud_refused_total{reason="client_gone"}', "fraud_transactions_total"
+    before = counted(decided)
+    with frozen(runner(served, "NeuralNetRunner")):
+        with socket.create_connection((address.host, address.port or 80)) as caller:
+            caller.sendall(f"{head}\r\n\r\n".encode() + body)
+            wait_until(
+                lambda: counted("fraud_batches_in_flight") == 1, 60, "the request is not being decided"
+            )
+        time.sleep(0.1)
+    wait_until(lambda: counted(gone) == 1, 60, "nobody noticed that the caller had gone")
+    assert counted(decided) == before
+    assert classify(served, transaction).status_code == 200
+    assert counted(decided) == before + 1
 
 
 def test_beyond_the_queue_503_comes_quickly(serve: Serve, transactions: list[dict[str, Any]]) -> None:
