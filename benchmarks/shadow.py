@@ -3,10 +3,12 @@
 A filled topic is drained in interleaved rounds: by the champion's bridge alone, and by it while a second
 service and bridge decide the same transactions. All share this machine's cores, so the shadow has the lowest
 priority (nice 19), as docker-compose.yml gives it the fewest ``cpu_shares``: it falls behind while the
-champion wants every core, and catches up afterwards. How long that takes is measured too.
+champion wants every core, and catches up afterwards. How long that takes is measured too. In each round the
+champion decides the same topic twice, and what it writes has to be the same to the byte, less the times.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import signal
@@ -20,16 +22,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.streaming import RESULTS, drain
-from benchmarks.streaming_rig import Rig, decided_per_second, open_rig, wait_until
+from benchmarks.streaming_rig import Rig, decided_per_second, open_rig, read_all, wait_until
 
 TARGET = 0.9
 
 
-def drain_with_shadow(rig: Rig, url: str, records: int) -> dict[str, Any]:
-    """Drain a topic while a shadow decides it too; then let the shadow finish."""
-    topic, shadow = rig.topic(), rig.topic()
-    rig.replay(topic, records, 0)
-    champion, challenger = rig.bridge(topic), rig.shadow_bridge(url, topic, shadow)
+def drain_with_shadow(rig: Rig, url: str, topic: str, records: int) -> dict[str, Any]:
+    """Drain a topic once more while a shadow decides it too; then let the shadow finish."""
+    again, shadow = rig.topic(), rig.topic()
+    champion, challenger = rig.bridge(topic, output=again), rig.shadow_bridge(url, topic, shadow)
     challenger.process.start()
     wait_until(lambda: challenger.decided() > 0, 120)
     # It works, and still has nearly everything before it when the champion begins.
@@ -44,10 +45,21 @@ def drain_with_shadow(rig: Rig, url: str, records: int) -> dict[str, Any]:
     wait_until(lambda: challenger.decided() >= records, 600)
     caught_up_s = time.monotonic() - begun
     challenger.process.stop()
-    decided, rate = decided_per_second(rig.servers, topic)
+    decided, rate = decided_per_second(rig.servers, again)
     shadowed, _ = decided_per_second(rig.servers, shadow)
     assert (decided, shadowed) == (records, records), f"{decided} and {shadowed} decisions, not {records}"
-    return {"per_second": rate, "behind": behind, "caught_up_s": caught_up_s}
+    same = undated(rig.servers, again) == undated(rig.servers, topic)
+    return {"per_second": rate, "behind": behind, "caught_up_s": caught_up_s, "same_bytes": same}
+
+
+def undated(servers: str, topic: str) -> dict[int, str]:
+    """Return a digest of each partition's keys and decisions, in order, without the time of the decision."""
+    digests: dict[int, Any] = {}
+    for record in read_all(servers, f"{topic}.out"):
+        head, mark, _ = record.value.rpartition(b',"decided_at_ms":')
+        assert mark, record
+        digests.setdefault(record.partition, hashlib.sha256()).update(record.key + b"\n" + head + b"\n")
+    return {partition: digest.hexdigest() for partition, digest in digests.items()}
 
 
 def run(rounds: int, records: int) -> dict[str, Any]:
@@ -57,8 +69,9 @@ def run(rounds: int, records: int) -> dict[str, Any]:
         alone, shadowed = [], []
         with rig.shadow_service() as url:
             for _ in range(rounds):
-                alone.append(drain(rig, records, 1)["per_second"])
-                shadowed.append(drain_with_shadow(rig, url, records))
+                first = drain(rig, records, 1)
+                alone.append(first["per_second"])
+                shadowed.append(drain_with_shadow(rig, url, first["topic"], records))
         return {
             "machine": {"cores": os.cpu_count(), "load_average": os.getloadavg()},
             "broker": rig.broker,
@@ -79,6 +92,9 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("champion beside a shadow, transactions/s", f"{with_shadow:,.0f}", "")
     table.add_row("share, same round, median", f"{statistics.median(ratios):.2f}", f"{TARGET}")
     table.add_row("... each round", " ".join(f"{ratio:.2f}" for ratio in ratios), "")
+    same = sum(one["same_bytes"] for one in found["shadowed"])
+    rounds = f"{same} of {len(ratios)} rounds"
+    table.add_row(f"the champion's {found['records']:,} decisions the same bytes", rounds, "all")
     behind = statistics.median(one["behind"] for one in found["shadowed"])
     table.add_row("shadow behind when the champion was done, transactions", f"{behind:,.0f}", "")
     late_s = statistics.median(one["caught_up_s"] for one in found["shadowed"])

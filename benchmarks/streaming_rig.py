@@ -70,9 +70,12 @@ class Rig:
             process.wait_done()
         return process
 
-    def bridge(self, topic: str, name: str = "a", reasons: str = "none") -> "Bridge":
-        """Make a bridge from ``topic.in`` to ``topic.out``, not started."""
-        return self._bridge(self.url, topic, name, topic, [], {"STREAMING__SERVICE__REASONS": reasons})
+    def bridge(
+        self, topic: str, name: str = "a", reasons: str = "none", output: str | None = None
+    ) -> "Bridge":
+        """Make a bridge from ``topic.in`` to ``output.out``, by default ``topic.out``, not started."""
+        env = {"STREAMING__SERVICE__REASONS": reasons}
+        return self._bridge(self.url, topic, name, output or topic, [], env)
 
     def shadow_bridge(self, url: str, topic: str, shadow: str) -> "Bridge":
         """Make a bridge from ``topic.in`` to ``shadow.out`` in a group of its own, at the lowest priority."""
