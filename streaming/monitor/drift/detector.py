@@ -142,6 +142,11 @@ class DriftDetector:
         if series is not None:
             series.add(values, self._reference.rows)
 
+    @property
+    def steps(self) -> int:
+        """How many steps of all series are full: as long as it stays, so do the findings."""
+        return sum(series.seen // STEP for series in self._series.values())
+
     def findings(self) -> list[Finding]:
         """Return the last full window of each series and size."""
         return [finding for name in self._series for finding in self._of(name)]
