@@ -188,3 +188,22 @@ def test_empty_stale_and_failed_say_so(shown: SimpleNamespace, tmp_path: Path) -
     shown.view.failed_by, shown.view.monitor = None, None
     dom, console = browse(shown.url, tmp_path)
     assert dom.state() == "empty" and not console
+
+
+def test_a_monitor_that_goes_away_under_the_open_page_is_told(shown: SimpleNamespace, tmp_path: Path) -> None:
+    report, asked = shown.view.document, []
+
+    def go_away() -> dict[str, Any]:
+        asked.append(1)
+        if len(asked) > 1:
+            raise ConnectionAbortedError
+        found: dict[str, Any] = report()
+        return found
+
+    shown.view.document = go_away
+    dom, _ = browse(shown.url, tmp_path, wait_ms=12_000)
+    assert len(asked) >= 2
+    text = dom.having(id="state")[0]["text"] or ""
+    assert dom.state() == "unreachable" and "cannot be reached" in text and "as of" in text
+    assert "never" not in text  # what was shown before stays, with its time
+    assert dom.having(id="advice")[0]["text"]
