@@ -89,7 +89,7 @@ test: setup ## the whole test suite against a real broker
 
 .PHONY: e2e
 e2e: setup ## the long fault tests (genuine Kafka: set KAFKA_HOME)
-	@$(BIN)/pytest -m e2e_long -s
+	@$(BIN)/pytest -m 'e2e_long or faults' -s
 
 .PHONY: containers
 containers: setup ## build and run images and stack (needs a Docker engine): [DATA=file to replay]

@@ -18,7 +18,7 @@ from tests.e2e.monitor_world import MonitorWorld
 from tests.monitored_stream import Sent, tell
 from tests.recount import Case, assert_matches, cases, paired, window
 
-pytestmark = pytest.mark.timeout(170)
+pytestmark = [pytest.mark.timeout(170), pytest.mark.faults]
 DECIDED = ("transactions", "decisions", "shadow")
 
 
