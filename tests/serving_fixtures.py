@@ -30,6 +30,17 @@ CALIBRATION = {
     "coefficients": {"neural_net": 0.6, "xgboost": 0.5},
     "epsilon": 1e-7,
 }
+REFERENCE = {
+    "rows": 10,
+    "features": {
+        "V14": {"edges": [0.0], "shares": [0.4, 0.6], "variation": [{"rows": 2500, "divergence": 0.1}]}
+    },
+    "scores": {
+        "neural_net": {"edges": [0.5], "shares": [0.9, 0.1]},
+        "xgboost": {"edges": [], "shares": [1.0]},
+    },
+    "fraud_probability": {"edges": [0.1], "shares": [0.9, 0.1]},
+}
 
 
 def metadata(release: str, model: str) -> dict[str, Any]:
@@ -44,6 +55,7 @@ def metadata(release: str, model: str) -> dict[str, Any]:
         "training_run_id": f"run-{release}",
         "data": {"name": "invented", "fingerprint": "f" * 8, "rows": 10, "frauds": 1, "prevalence": 0.1},
         "metrics": {"pair.average_precision": {"value": 0.8, "low": 0.7, "high": 0.9}},
+        "reference": REFERENCE,
         "model": {"registered_model": model, "version": "1", "run_id": f"run-{release}"},
         "trained_at": "2026-01-01T00:00:00Z",
     }

@@ -19,6 +19,7 @@ from tests.serving_fixtures import (
     CALIBRATION,
     EXPECTED_LOSS,
     FEATURES,
+    REFERENCE,
     THRESHOLDS,
     Served,
     encoded,
@@ -270,6 +271,7 @@ def test_info_tells_what_is_served(client: httpx.Client) -> None:
     assert info["training_run_id"] == "run-7"
     assert info["data"]["fingerprint"] == "f" * 8
     assert set(info["metrics"]["pair.average_precision"]) == {"value", "low", "high"}
+    assert info["reference"] == REFERENCE
 
 
 @pytest.mark.parametrize(
