@@ -20,19 +20,20 @@ FloatArray = NDArray[np.float64]
 
 
 def block_variation(
-    values: FloatArray, weights: FloatArray | None, edges: Sequence[float], shares: Sequence[float]
+    values: NDArray[np.floating], weights: FloatArray | None, edges: Sequence[float], shares: Sequence[float]
 ) -> list[dict[str, float]]:
     """Return the largest divergence of a block from the whole, for each size of block.
 
     Parameters
     ----------
-    values : float64 array of shape (n,)
+    values : float array of shape (n,)
         A feature or score in order of Time.
     weights : float64 array of shape (n,), optional
         How many transactions of the stream each row stands for: of a validation part that is a fifth of the
         rows, five times their sample weights. Ones by default.
     edges : sequence of k float
-        Inner edges of the bins, increasing; bin i holds ``edges[i-1] < x <= edges[i]``.
+        Inner edges of the bins, increasing; bin i holds ``edges[i-1] < x <= edges[i]``, in the precision of
+        the values.
     shares : sequence of k + 1 float
         Shares of the whole.
 
@@ -50,7 +51,7 @@ def block_variation(
     """
     weight = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
     whole = np.asarray(shares, np.float64)
-    bins = np.searchsorted(np.asarray(edges, np.float64), values, side="left")
+    bins = np.searchsorted(np.asarray(edges, values.dtype), values, side="left")
     passed = np.cumsum(weight)
     found = []
     size = FIRST_BLOCK

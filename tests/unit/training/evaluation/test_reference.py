@@ -55,6 +55,17 @@ def test_a_feature_that_never_varies_has_one_edge(reference):
     assert reference["features"]["V5"]["shares"] == [1.0, 0.0]
 
 
+def test_an_amount_on_an_edge_is_counted_as_in_the_stream():
+    """Seen: a tenth of the amounts had the other bin than in the stream, and an unchanged stream alarmed."""
+    amounts = np.repeat([0.89, 1.0, 1.98, 9.99, 10.0, 19.99], 500)  # as float64, from the stream
+    features = np.tile(amounts.astype(np.float32)[:, None], 30)
+    truth = GroundTruth(np.zeros(3000, np.int8), np.ones(3000), amounts)
+    reference = describe_reference(LabelledRows(features, truth), {}, amounts, 1.0)
+    entry = reference["features"]["Amount"]
+    bins = np.searchsorted(entry["edges"], amounts, side="left")
+    assert entry["shares"] == (np.bincount(bins, minlength=len(entry["shares"])) / 3000).tolist()
+
+
 def test_the_reference_is_of_the_models_that_are_served(small_training):
     """Seen: scores of the models before the last fit made the monitor alarm on an unchanged stream."""
     fresh = from_frame(simulate(4000, 99), "fresh").features.astype(np.float32)
