@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from streaming.monitor.drift.detector import DriftDetector, Finding
+from streaming.monitor.drift.detector import PIECE, DriftDetector, Finding
 from streaming.monitor.drift.reference import Reference
 from streaming.monitor.observations import FEATURES, SCORES, Payment, ReleaseDecision
 from streaming.monitor.promises import Promise
@@ -71,8 +71,8 @@ class DriftWatch:
 
     def update(self, payments: Sequence[Payment], decisions: Sequence[ReleaseDecision]) -> list[DriftState]:
         """Take a batch in; return the detectors that it changed, as they are now."""
-        if payments:
-            columns = list(zip(*(one.values for one in payments), strict=True))
+        for start in range(0, len(payments), PIECE):
+            columns = list(zip(*(one.values for one in payments[start : start + PIECE]), strict=True))
             for one in self._watched.values():
                 _feed(one.detector, FEATURES, columns)
         for role, watched in self._watched.items():
