@@ -116,26 +116,24 @@ class Publisher:
     def _make_output(self, record: InputRecord, outcome: Outcome, at_ms: int) -> OutputRecord:
         if isinstance(outcome, ServiceDecision):
             output = make_decision_record(record, outcome, at_ms)
-            if self._fits(output, lambda limits: limits.decision):
+            if self._fits(output, self._limits.decision):
                 return output
             self._raise_if_nothing_fits()
             outcome = Rejection(
                 "classify", "decision_too_large", "The decisions topic refuses a record of this size."
             )
         letter = make_dead_letter(record, outcome, at_ms)
-        if self._fits(letter, lambda limits: limits.dead_letter):
+        if self._fits(letter, self._limits.dead_letter):
             return letter
         return make_dead_letter_without_bytes(record, outcome, at_ms)
 
-    def _fits(self, output: OutputRecord, limit_of: Callable[[RecordSizeLimits], int | None]) -> bool:
-        size = _size(output)
-        limit = limit_of(self._limits)
-        if limit is None or size <= limit:
+    def _fits(self, output: OutputRecord, limit: int | None) -> bool:
+        if limit is None or (size := _size(output)) <= limit:
             return True
         # A limit that was lowered for a moment must not send sound transactions to the dead letters.
         if time.monotonic() - self._limits_read_at > LIMITS_MAX_AGE_S:
             self.refresh_limits()
-            limit = limit_of(self._limits)
+            limit = self._limits.decision if output.kind == "decision" else self._limits.dead_letter
         return limit is None or size <= limit
 
     def _raise_if_nothing_fits(self) -> None:
@@ -165,5 +163,7 @@ def _separate(
 
 
 def _size(output: OutputRecord) -> int:
-    headers = sum(len(name) + len(value) + 8 for name, value in output.headers)
-    return len(output.key or b"") + len(output.value or b"") + headers + OVERHEAD_BYTES
+    size = len(output.key or b"") + len(output.value or b"") + OVERHEAD_BYTES
+    if output.headers:  # few inputs have any, and this runs for each record
+        size += sum(len(name) + len(value) + 8 for name, value in output.headers)
+    return size

@@ -14,6 +14,7 @@ from typing_extensions import override
 from streaming.broker.admin import Admin, Topic
 from streaming.broker.compat import kafka_internals
 from streaming.broker.compat.deadline import DeadlinePassedError, DeadlineThread
+from streaming.broker.compat.grouped_sends import SentBatch, forbid_splitting, send_records
 from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_error
 from streaming.broker.group.group_snapshot import GroupSnapshot
 from streaming.broker.group.start_offsets import TOPIC_ID
@@ -42,6 +43,9 @@ LEADER_PATIENCE_S, LOOK_S = 3.0, 0.5
 BLOCK_S = 4.0
 # Room for a dead letter as large as any topic takes; the topic's own limit is what counts.
 MAX_REQUEST_BYTES = 110 * 1024 * 1024
+
+_Groups = dict[TopicPartition, list[OutputRecord]]
+"""Partition of the output to its records, in their order."""
 
 
 class TransactionalProducer(Sink):
@@ -117,6 +121,8 @@ class TransactionalProducer(Sink):
         producer = self._connect()
         try:
             kafka_internals.prepare_producer(producer)
+            kafka_internals.forbid_epoch_bumps(producer)
+            forbid_splitting(producer)
             producer.init_transactions()
             remember_brokers(self._settings.kafka.bootstrap_servers, kafka_internals.known_servers(producer))
             for topic in self._topics_by_kind.values():
@@ -181,10 +187,11 @@ class TransactionalProducer(Sink):
         if self._thread is None or self._producer is None:
             raise PublishFailed("There is no producer.")
         thread, producer = self._thread, self._producer
-        self._wait_for_leaders(outputs)
+        groups = self._group(outputs)
+        self._wait_for_leaders(groups)
         limit_s = self._settings.bridge.transaction_deadline_s
         try:
-            thread.call(lambda: self._transact(producer, outputs, offsets, metadata), limit_s)
+            thread.call(lambda: self._transact(producer, groups, offsets, metadata), limit_s)
         except DeadlinePassedError as error:
             self._discard()
             raise PublishFailed(f"Publishing: {error}") from error
@@ -195,20 +202,28 @@ class TransactionalProducer(Sink):
             self._discard()
             raise translate_error(error, "Publishing") from error
 
+    def _group(self, outputs: Sequence[OutputRecord]) -> _Groups:
+        # The partition of the input is kept, so the order within a partition and a key is.
+        by_source: dict[tuple[str, int], list[OutputRecord]] = {}
+        for output in outputs:
+            by_source.setdefault((output.kind, output.partition), []).append(output)
+        groups: _Groups = {}
+        for (kind, partition), ones in by_source.items():
+            topic = self._topics_by_kind[kind]
+            tp = TopicPartition(topic.name, partition % topic.partitions)
+            groups.setdefault(tp, []).extend(ones)
+        return groups
+
     def _transact(
-        self,
-        producer: Any,
-        outputs: Sequence[OutputRecord],
-        offsets: Mapping[int, NextOffset],
-        metadata: GroupMetadata,
+        self, producer: Any, groups: _Groups, offsets: Mapping[int, NextOffset], metadata: GroupMetadata
     ) -> None:
         begun = time.monotonic()
         deadline = begun + self._settings.bridge.transaction_deadline_s
         producer.begin_transaction()
-        futures = [self._send(producer, output) for output in outputs]
+        batches = self._send(producer, groups)
         sent = time.monotonic()
-        self._flush(producer, outputs, deadline)
-        self._check(outputs, futures, deadline)
+        self._flush(producer, groups, deadline)
+        self._check(batches, groups, deadline)
         acknowledged = time.monotonic()
         self._send_offsets(producer, offsets, metadata)
         offsets_taken = time.monotonic()
@@ -218,20 +233,28 @@ class TransactionalProducer(Sink):
         self._spent("offsets", offsets_taken - acknowledged)
         self._spent("commit", time.monotonic() - offsets_taken)
 
-    def _flush(self, producer: Any, outputs: Sequence[OutputRecord], deadline: float) -> None:
+    def _send(self, producer: Any, groups: _Groups) -> list[SentBatch]:
+        batches: list[SentBatch] = []
+        for tp, outputs in groups.items():
+            try:
+                batches += send_records(producer, tp, outputs)
+            except (AssertionError, ValueError) as error:
+                # Made again with fewer partitions while we run, or about to appear.
+                raise TopicsChanged(f"{tp.topic} has no partition for {_describe(outputs[0])}.") from error
+        return batches
+
+    def _flush(self, producer: Any, groups: _Groups, deadline: float) -> None:
         """Wait for the acknowledgements, but for a partition without a leader only so long."""
         while (left_s := deadline - time.monotonic()) > 0:
             try:
                 producer.flush(min(left_s, LOOK_S))
-            except kafka_errors.UnknownError:
-                return  # "Future not done", after a batch was split: each future tells how it went
             except kafka_errors.KafkaTimeoutError:
-                if leaderless := self._find_leaderless(outputs):
+                if leaderless := self._find_leaderless(groups):
                     self._raise_if_long(leaderless)
             else:
                 return
 
-    def _wait_for_leaders(self, outputs: Sequence[OutputRecord]) -> None:
+    def _wait_for_leaders(self, groups: _Groups) -> None:
         """Wait a while for the leaders of the outputs' partitions.
 
         A transaction with a record for a partition without one could not end before it is back.
@@ -241,26 +264,25 @@ class TransactionalProducer(Sink):
         RecordsHeld
             If partitions have had no leader for `LEADER_PATIENCE_S`.
         """
-        while leaderless := self._find_leaderless(outputs):
+        while leaderless := self._find_leaderless(groups):
             self._raise_if_long(leaderless)
             kafka_internals.refresh_metadata(self._producer)
             time.sleep(LOOK_S / 5)
 
-    def _find_leaderless(self, outputs: Sequence[OutputRecord]) -> list[HeldRecord]:
+    def _find_leaderless(self, groups: _Groups) -> list[HeldRecord]:
         """Return the first record of each input partition whose output partition has no leader."""
         producer, since, now = self._producer, self._leaderless_since, time.monotonic()
         for tp in [tp for tp in since if kafka_internals.has_leader(producer, tp)]:
             del since[tp]
         found: dict[int, HeldRecord] = {}
-        first = {(output.kind, output.partition): output for output in reversed(outputs)}
-        for (_, partition), output in first.items():
-            tp = self._topic_partition_of(output)
+        for tp, outputs in groups.items():
             if kafka_internals.has_leader(producer, tp):
                 continue
             since.setdefault(tp, now)
             error = f"{tp.topic}, partition {tp.partition} has no leader"
-            record = HeldRecord(partition, output.source_offset, error, "leaderless")
-            found[partition] = min(record, found.get(partition, record))
+            for output in outputs:
+                record = HeldRecord(output.partition, output.source_offset, error, "leaderless")
+                found[output.partition] = min(record, found.get(output.partition, record))
         return list(found.values())
 
     def _raise_if_long(self, leaderless: list[HeldRecord]) -> None:
@@ -268,19 +290,17 @@ class TransactionalProducer(Sink):
         if time.monotonic() - min(self._leaderless_since.values()) >= LEADER_PATIENCE_S:
             raise RecordsHeld(leaderless)
 
-    def _topic_partition_of(self, output: OutputRecord) -> TopicPartition:
-        topic = self._topics_by_kind[output.kind]
-        return TopicPartition(topic.name, output.partition % topic.partitions)
-
-    def _check(self, outputs: Sequence[OutputRecord], futures: Sequence[Any], deadline: float) -> None:
+    def _check(self, batches: Sequence[SentBatch], groups: _Groups, deadline: float) -> None:
         # commit_transaction() can succeed after sends have failed: check each first.
-        for output, future in zip(outputs, futures, strict=True):
-            try:
-                future.get(max(0.0, deadline - time.monotonic()))
-            except kafka_errors.KafkaError as error:
-                # Where a batch was refused as invalid, no error names the record without key that caused it.
-                keyless = [one for one in outputs if one.key is None] if _is_invalid(error) else []
-                raise self._explain(error, keyless[0] if keyless else output) from error
+        for batch in batches:
+            refusal = batch.wait(max(0.0, deadline - time.monotonic()))
+            if refusal is None:
+                continue
+            output, error = refusal
+            # Where a batch was refused as invalid, no error names the record without key that caused it.
+            everything = (one for outputs in groups.values() for one in outputs)
+            keyless = (one for one in everything if one.key is None and _is_invalid(error))
+            raise self._explain(error, next(keyless, output)) from error
 
     def _send_offsets(
         self, producer: Any, offsets: Mapping[int, NextOffset], metadata: GroupMetadata
@@ -294,18 +314,7 @@ class TransactionalProducer(Sink):
         }
         producer.send_offsets_to_transaction(positions, snapshot.metadata)
 
-    def _send(self, producer: Any, output: OutputRecord) -> Any:
-        # The partition of the input is kept, so the order within a partition and a key is.
-        topic, partition = self._topic_partition_of(output)
-        try:
-            return producer.send(
-                topic, value=output.value, key=output.key, headers=output.headers, partition=partition
-            )
-        except (AssertionError, ValueError) as error:
-            # Made again with fewer partitions while we run, or about to appear.
-            raise TopicsChanged(f"{topic} has no partition for {_describe(output)}.") from error
-
-    def _explain(self, error: kafka_errors.KafkaError, output: OutputRecord) -> StreamingError:
+    def _explain(self, error: Exception, output: OutputRecord) -> StreamingError:
         topic = self._topics_by_kind[output.kind].name
         if _is_invalid(error):
             reason = (
@@ -333,7 +342,7 @@ class TransactionalProducer(Sink):
         self._discard()
 
 
-def _is_invalid(error: kafka_errors.KafkaError) -> bool:
+def _is_invalid(error: Exception) -> bool:
     # The other records of its batch get a bare KafkaError.
     return isinstance(error, kafka_errors.InvalidRecordError) or "invalid records" in str(error)
 

@@ -16,7 +16,11 @@ from kafka.coordinator.base import BaseCoordinator
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import LeaderNotAvailableError
 from kafka.net.compat import KafkaNetClient
+from kafka.producer.future import FutureRecordMetadata
+from kafka.producer.producer_batch import ProducerBatch
+from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
+from kafka.producer.transaction_manager import TransactionManager
 from kafka.structs import MemberState, OffsetAndMetadata
 from typing_extensions import override
 
@@ -40,8 +44,14 @@ _NEEDED: dict[type, tuple[str, ...]] = {
         *("leader_for_partition", "brokers"),
     ),
     KafkaConsumer: ("_coordinator", "_cluster", "_fetcher", "_subscription", "_manager", "_net"),
-    KafkaProducer: ("_sender", "_closed", "_metadata"),
-    Sender: ("force_close", "_client"),
+    KafkaProducer: ("_sender", "_closed", "_metadata", "_accumulator", "_transaction_manager"),
+    TransactionManager: ("_supports_epoch_bump",),
+    Sender: ("force_close", "_client", "_can_split", "wakeup"),
+    RecordAccumulator: (
+        *("_batches", "_tp_lock", "_incomplete", "_appends_in_progress", "_closed", "config"),
+    ),
+    ProducerBatch: ("records", "produce_future"),
+    FutureRecordMetadata: ("_produce_future",),
     KafkaNetClient: ("await_ready", "_manager"),
     Fetcher: ("PartitionRecords", "_parse_fetched_data"),
 }
@@ -146,6 +156,16 @@ def prepare_producer(producer: Any) -> None:
             return False
 
     client.await_ready = return_whether_ready
+
+
+def forbid_epoch_bumps(producer: Any) -> None:
+    """Let a transactional producer fail for good where kafka-python would ask for a new epoch by itself.
+
+    When the broker refuses its epoch in a send, kafka-python 3.0.12 asks for another; when that is refused
+    too, since a successor has a newer one, it registers anew. So a producer that was rightly fenced fences
+    its successor while it is being closed. The bridge makes a new producer after any failure.
+    """
+    producer._transaction_manager._supports_epoch_bump = lambda: False
 
 
 def has_leader(client: Any, tp: TopicPartition) -> bool:

@@ -17,6 +17,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.protocol.producer import ProduceRequest
 from kafka.record.default_records import DefaultRecordBatch
 
+from streaming.broker.compat import grouped_sends, kafka_internals
 from streaming.broker.compat.kafka_internals import force_close as drop
 from streaming.broker.group.group_consumer import GroupConsumer
 from streaming.broker.group.group_membership import KafkaGroupMembership
@@ -269,26 +270,30 @@ def test_sends_have_no_bound_of_their_own(settings: Settings, topics: Topics, ou
     drop(producer)
 
 
-def test_an_old_epoch_seen_by_a_send_alone_is_fencing_too(
+def test_an_old_epoch_seen_by_a_send_alone_is_fencing_too_and_leaves_the_successor_alone(
     sink: TransactionalProducer, settings: Settings, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rival = make_sink(settings, topics)
-    send, sends = KafkaProducer.send, itertools.count()
+    append, partitions = grouped_sends._append, itertools.count(1)
+    fenced: list[Any] = []
 
-    def interrupted(producer: Any, *arguments: Any, **names: Any) -> Any:
-        if next(sends) == 4:
+    def interrupted(producer: Any, *arguments: Any) -> None:
+        if next(partitions) == 4:
             # The partition belongs to the transaction already: only the send itself is left to see it.
             producer.flush(5)
             rival.start()
-        return send(producer, *arguments, **names)
+        append(producer, *arguments)
 
-    monkeypatch.setattr(KafkaProducer, "send", interrupted)
+    monkeypatch.setattr(grouped_sends, "_append", interrupted)
+    monkeypatch.setattr(kafka_internals, "force_close", fenced.append)
     with pytest.raises(Fenced) as caught:
-        publish(sink, settings, b"1", b"of", b"other", b"partitions", b"2")
+        publish(sink, settings, *[b"two records for each of four partitions"] * 8)
     monkeypatch.undo()
     assert isinstance(caught.value.__cause__, kafka_errors.InvalidProducerEpochError)
+    time.sleep(1.0)  # long enough for what a producer does by itself before it is closed
     publish(rival, settings, b"3", offset=3)
     rival.close()
+    drop(fenced[0])
     assert published(settings) == [b"3"]
     assert committed(settings) == {0: 3}
 

@@ -205,7 +205,7 @@ def test_a_partition_without_a_leader_is_waited_for_before_a_transaction_begins_
     assert "begin_transaction" not in made[0].calls
     threading.Timer(0.1, gone.clear).start()
     sink._leaderless_since.clear()
-    sink._wait_for_leaders(outputs)  # back in time
+    sink._wait_for_leaders(sink._group(outputs))  # back in time
     assert not sink._leaderless_since
 
 
