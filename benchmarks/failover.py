@@ -2,14 +2,18 @@
 
 Each broker is killed in turn under a steady load, and started again. The broker's own time of each decision
 (LogAppendTime) tells the longest gap. A partition whose leader was killed has none until the controller
-notices (``broker.session.timeout.ms``, 9 s by default) and has chosen another: no client can be quicker.
+notices (``broker.session.timeout.ms``, 9 s by default) and has chosen another: no client can be quicker. That
+time is printed beside the standstill; it is longer by an election where the killed node was also the active
+controller, whose successor counts the session from its own start.
 """
 
 import argparse
 import itertools
 import json
+import re
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
@@ -41,14 +45,24 @@ def longest_gap(times: list[float], since: float, until: float) -> float:
     return max(later - earlier for earlier, later in itertools.pairwise(inside))
 
 
-def kill_in_turn(cluster: Cluster, world: World) -> list[tuple[Node, float]]:
-    """Kill each broker under load and start it again; return when."""
+def leaderless_s(cluster: Cluster, node: Node, at: float) -> float:
+    """Return how long a killed broker kept its partitions, by the logs of the others, seconds."""
+    pattern = re.compile(rf"^\[([^]]+)\] INFO .*Fencing broker {node.number} at epoch", re.MULTILINE)
+    logs = [other.process.log.read_text() for other in cluster.nodes if other is not node]
+    texts = [text for log in logs for text in pattern.findall(log)]
+    times = [datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp() for text in texts]
+    return min(time for time in times if time > at) - at
+
+
+def kill_in_turn(cluster: Cluster, world: World) -> list[tuple[Node, float, float]]:
+    """Kill each broker under load and start it again; return when, and how long it kept its partitions."""
     kills = []
     for node in cluster.nodes:
         time.sleep(SETTLE_S)
-        kills.append((node, time.time()))
+        at = time.time()
         node.kill()
         time.sleep(WATCH_S)
+        kills.append((node, at, leaderless_s(cluster, node, at)))
         node.start()
         node.wait_ready()
         time.sleep(6.0)
@@ -77,10 +91,11 @@ def main() -> None:
         times = append_times(world)
         report = world.report()
     everything = [at for ones in times.values() for at in ones]
-    for node, at in kills:
+    for node, at, leaderless in kills:
         gaps = [longest_gap(ones, at - 1, at + WATCH_S - 2) for ones in times.values()]
         result = {
             "killed": node.number,
+            "without_leaders_s": round(leaderless, 1),
             "all_partitions_s": round(longest_gap(everything, at - 1, at + WATCH_S - 2), 1),
             "each_partition_s": [round(gap, 1) for gap in gaps],
         }
