@@ -124,7 +124,7 @@ class Bridge(RebalanceListener):
     def _wait_before_fetch(self) -> None:
         # A transaction costs the broker the same whatever it holds: fewer leave a busy machine in time.
         soonest_s = self._fetched_at + self._bridge.fetch_interval_ms / 1000 - time.monotonic()
-        self._stopping.wait(max(0.0, soonest_s, self._pipeline.fetch_delay_s))
+        self._stopping.wait(max(0.0, soonest_s))
         self._fetched_at = time.monotonic()
 
     def _fetch(self, timeout_ms: int) -> None:
@@ -136,7 +136,7 @@ class Bridge(RebalanceListener):
             self._metrics.add_stage_seconds("fetch", time.monotonic() - begun)
         limits = self._service.max_batch_records, self._service.max_batch_bytes
         for batch in split_into_batches(records, *limits):
-            self._pipeline.submit(batch, begun)
+            self._pipeline.submit(batch)
 
     def _poll(self, timeout_ms: int, max_records: int) -> list[InputRecord]:
         try:

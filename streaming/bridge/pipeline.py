@@ -5,14 +5,12 @@ are ready when a transaction begins share it, so transactions grow as the load d
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from streaming.bridge.batch import Batch
 from streaming.bridge.decider import Dropped
-from streaming.bridge.fetch_timing import FetchTiming
 from streaming.daemon_pool import DaemonPool
 from streaming.records import DecidedOutcome
 
@@ -65,7 +63,6 @@ class Pipeline:
         self._publishing = 0  # batches at the head of the queue, in the transaction under way
         self._is_closed = False
         self._failure: BaseException | None = None
-        self._fetch_timing = FetchTiming()
         self._changed = threading.Condition()
         self._deciders = DaemonPool(concurrency, "decider")
         self._publisher = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -96,31 +93,18 @@ class Pipeline:
         with self._changed:
             return self._queue[0][0].records[0].timestamp_ms if self._queue else None
 
-    @property
-    def fetch_delay_s(self) -> float:
-        """How long the next fetch can wait without holding anything up, seconds."""
-        return 0.0 if self._is_large else self._fetch_timing.wait_s
-
     def __len__(self) -> int:
         return len(self._queue)
 
-    def submit(self, batch: Batch, fetched_since: float | None = None) -> None:
-        """Take a batch in; the caller looks at `has_room` and `failure` before.
-
-        Parameters
-        ----------
-        batch : Batch
-        fetched_since : float, optional
-            When its fetch began, by ``time.monotonic()``; now, by default.
-        """
-        since = time.monotonic() if fetched_since is None else fetched_since
+    def submit(self, batch: Batch) -> None:
+        """Take a batch in; the caller looks at `has_room` and `failure` before."""
         with self._changed:
             future = self._deciders.submit(self._decide, batch)
             self._queue.append((batch, future))
             self._size += batch.size
             self._undecided += 1
             self._is_large = len(batch) >= self._large_records
-        future.add_done_callback(lambda _: self._decided(since))
+        future.add_done_callback(self._note_decided)
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Wait until there is room or a failure."""
@@ -160,8 +144,7 @@ class Pipeline:
             self._changed.notify_all()
         self._deciders.end()
 
-    def _decided(self, fetched_since: float) -> None:
-        self._fetch_timing.prepared(fetched_since)
+    def _note_decided(self, _: Future[list[DecidedOutcome]]) -> None:
         with self._changed:
             self._undecided -= 1
             self._changed.notify_all()
@@ -193,8 +176,6 @@ class Pipeline:
             ready.append((batch, future.result()))
             records += len(batch)
         self._publishing = len(ready)
-        if ready:
-            self._fetch_timing.publishing()
         self._changed.notify_all()
         return ready
 
@@ -206,7 +187,6 @@ class Pipeline:
             failure = error
         with self._changed:
             self._publishing = 0
-            self._fetch_timing.published()
             if failure is not None:
                 self._fail(failure)
             else:
