@@ -390,11 +390,13 @@ def test_an_evicted_member_is_noticed_and_cannot_commit(
     admin.close()
 
     def has_noticed() -> bool:
-        # Within one poll it may have joined anew.
-        with contextlib.suppress(NotInGroup):
+        try:
             source.poll(100, 10)
-            return source.group_metadata() != before
-        return True
+        except NotInGroup:
+            return True
+        with contextlib.suppress(NotInGroup):  # told by the next poll
+            return source.group_metadata() != before  # it may join anew within one poll
+        return False
 
     wait_until(has_noticed, 60, "not noticed")
     with pytest.raises(PublishFailed):
