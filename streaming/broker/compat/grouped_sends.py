@@ -42,17 +42,17 @@ class SentBatch(NamedTuple):
             return self.outputs[0], late
         if self.future.failed():
             return self.outputs[0], self.future.exception
-        # A batch that the broker refuses succeeds too, with a function from place to error.
+        # A batch that the broker refuses succeeds too, with a function from index to error.
         _, _, find_error = self.future.value
         if find_error is None:
             return None
-        errors = [(output, find_error(place)) for place, output in enumerate(self.outputs)]
+        errors = [(output, find_error(index)) for index, output in enumerate(self.outputs)]
         # The records beside the one that is wrong get a bare KafkaError.
         named = (one for one in errors if type(one[1]) is not kafka_errors.KafkaError)
         return next(named, errors[0])
 
 
-def send_records(producer: Any, place: TopicPartition, outputs: Sequence[OutputRecord]) -> list[SentBatch]:
+def send_records(producer: Any, tp: TopicPartition, outputs: Sequence[OutputRecord]) -> list[SentBatch]:
     """Hand records over, in their order, to a producer whose batches are never split (`forbid_splitting`).
 
     Raises
@@ -64,17 +64,17 @@ def send_records(producer: Any, place: TopicPartition, outputs: Sequence[OutputR
     """
     first = outputs[0]
     future = producer.send(
-        place.topic, value=first.value, key=first.key, headers=first.headers, partition=place.partition
+        tp.topic, value=first.value, key=first.key, headers=first.headers, partition=tp.partition
     )
     sent = [SentBatch(future._produce_future, [first])]
     if len(outputs) > 1:
-        _append(producer, place, outputs[1:], sent)
+        _append(producer, tp, outputs[1:], sent)
         producer._sender.wakeup()
     return sent
 
 
 def _append(
-    producer: Any, place: TopicPartition, outputs: Sequence[OutputRecord], sent: list[SentBatch]
+    producer: Any, tp: TopicPartition, outputs: Sequence[OutputRecord], sent: list[SentBatch]
 ) -> None:
     accumulator = producer._accumulator
     largest = producer.config["max_request_size"]
@@ -82,15 +82,15 @@ def _append(
     # Whoever closes the producer by force waits until nothing is being added.
     accumulator._appends_in_progress.increment()
     try:
-        with accumulator._tp_lock(place):
+        with accumulator._tp_lock(tp):
             if accumulator._closed:
                 raise kafka_errors.IllegalStateError("The producer is closed.")
-            batches = accumulator._batches[place]
-            batch = batches[-1] if batches else _open_batch(accumulator, place)
+            batches = accumulator._batches[tp]
+            batch = batches[-1] if batches else _open_batch(accumulator, tp)
             for output in outputs:
                 taken = batch.records.append(at_ms, output.key, output.value, output.headers)
                 if taken is None:  # full, or on its way
-                    batch = _open_batch(accumulator, place)
+                    batch = _open_batch(accumulator, tp)
                     taken = batch.records.append(at_ms, output.key, output.value, output.headers)
                 if taken.size > largest:
                     raise kafka_errors.MessageSizeTooLargeError(f"A record has {taken.size} bytes.")
@@ -101,12 +101,12 @@ def _append(
         accumulator._appends_in_progress.decrement()
 
 
-def _open_batch(accumulator: Any, place: TopicPartition) -> Any:
+def _open_batch(accumulator: Any, tp: TopicPartition) -> Any:
     """Return a new batch at the end of a partition's queue; it takes a first record of any size."""
     config = accumulator.config
     records = MemoryRecordsBuilder(MESSAGE_VERSION, config["compression_attrs"], config["batch_size"])
-    batch = ProducerBatch(place, records)
-    accumulator._batches[place].append(batch)
+    batch = ProducerBatch(tp, records)
+    accumulator._batches[tp].append(batch)
     accumulator._incomplete.add(batch)
     return batch
 
