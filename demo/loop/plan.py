@@ -13,7 +13,7 @@ class Plan:
     day_rows : int
         Transactions of two simulated days: of the first training, and of each file of the stream.
     files : int
-        Files of the stream; more than are needed, it ends when the circle is closed.
+        Files of the stream: more than a slow machine needs, it ends when the circle is closed.
     prevalence : float
         Share of fraud: more than in the ULB set, so that minutes bring as many frauds as weeks do there.
     change_at : int
@@ -42,13 +42,13 @@ class Plan:
     """
 
     day_rows: int = 40_000
-    files: int = 4
+    files: int = 7
     prevalence: float = 0.02
     change_at: int = 14_000
     rate: int = 400
     label_delay_s: float = 5.0
     control_share: float = 0.05
-    retrain_rows: int = 16_000
+    retrain_rows: int = 22_000
     shadow_frauds: int = 100
     after_rows: int = 14_000
     drift_bound: int = 6000

@@ -46,7 +46,8 @@ def alarm_delay(story: Story, kind: str) -> int | None:
 def judge(story: Story) -> list[Check]:
     """Return every check of the run."""
     plan, account = story.parts.plan, story.account
-    before, missed, after = (one.recall or 0.0 for one in phases(story))
+    *_, last = parts = phases(story)
+    before, missed, after = (one.recall or 0.0 for one in parts)
     drift, recall = alarm_delay(story, "drift"), alarm_delay(story, "recall")
     others = {one.release for one in account.made.values()} - {story.first, story.second}
     return [
@@ -66,7 +67,7 @@ def judge(story: Story) -> list[Check]:
         Check("recall falls", f"{before:.3f} to {missed:.3f}", "by .2 at least", missed <= before - 0.2),
         Check(
             "recall is back",
-            f"{after:.3f}",
+            f"{after:.3f}" if last.decisions else f"the stream ended before release {story.second} decided",
             f"{before - plan.recall_loss:.3f} at least",
             after >= before - plan.recall_loss,
         ),

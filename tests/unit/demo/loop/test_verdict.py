@@ -92,6 +92,13 @@ def test_a_lost_and_a_doubled_one_are_seen(story: Story, number: int, again: boo
     assert failed(story) == [name]
 
 
+def test_a_stream_that_ended_too_soon_is_no_recall_of_nought(story: Story) -> None:
+    story.second = "3"
+    story.account.made = {place: one for place, one in story.account.made.items() if one.release == "1"}
+    back = next(check for check in judge(story) if check.name == "recall is back")
+    assert (back.found, back.holds) == ("the stream ended before release 3 decided", False)
+
+
 def test_a_dead_letter_is_seen(story: Story) -> None:
     story.account.book_input((0, 9000), BEGUN_MS)
     story.account.book_dead_letter((0, 9000), "missing")
