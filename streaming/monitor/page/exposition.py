@@ -12,6 +12,14 @@ FIGURES = ("alarm_rate", "review_load", "recall", "precision", "fraud_rate", "co
 CONTROL = ("recall", "precision", "fraud_rate")
 BOUNDS = ("value", "low", "high")
 WHO = ("role", "release", "window")
+# What can become of a record, by stream. Counts begin at 0: `rate` does not see the first value of a series.
+DECIDED = ("used", "duplicate", "foreign", "unreadable")
+OUTCOMES = {
+    "transactions": ("used", "unreadable"),
+    "decisions": DECIDED,
+    "shadow": DECIDED,
+    "labels": ("used", "duplicate", "superseded", "unreadable"),
+}
 
 
 class QualityCollector(Collector):
@@ -64,13 +72,11 @@ def _counter(
 
 def _progress(document: dict[str, Any]) -> Iterator[Metric]:
     counts = document["counts"]
-    records = [
-        ((topic, outcome), count)
-        for topic, outcomes in counts["records"].items()
-        for outcome, count in outcomes.items()
-    ]
-    yield _counter("records", "Records read", records, ("topic", "outcome"))
     streams = document["lag_records"]
+    records = {(stream, outcome): 0 for stream in streams for outcome in OUTCOMES.get(stream, ())}
+    for stream, outcomes in counts["records"].items():
+        records |= {(stream, outcome): count for outcome, count in outcomes.items()}
+    yield _counter("records", "Records read", records.items(), ("topic", "outcome"))
     for name, text, key in (
         ("missed_records", "Records that retention deleted before they were read", "missed"),
         ("topics_made_again", "Topics deleted and created again", "made_again"),

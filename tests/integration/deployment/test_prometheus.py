@@ -226,6 +226,16 @@ def monitor_text() -> str:
     return generate_latest(registry).decode()
 
 
+def test_every_outcome_of_the_monitors_records_begins_at_zero(monitor_text: str) -> None:
+    """Of a burst before the first scrape `increase` would otherwise see nothing."""
+    samples = [one for family in text_string_to_metric_families(monitor_text) for one in family.samples]
+    records = [one for one in samples if one.name == "monitor_records_total"]
+    found = {(one.labels["topic"], one.labels["outcome"]): one.value for one in records}
+    for stream in ("transactions", "decisions", "labels", "shadow"):
+        assert (found[stream, "used"], found[stream, "unreadable"]) == (1, 0)
+    assert found["labels", "superseded"] == found["decisions", "foreign"] == 0
+
+
 @pytest.fixture(scope="module")
 def monitor_metrics(monitor_text: str) -> dict[str, set[str]]:
     return exposed(monitor_text)
