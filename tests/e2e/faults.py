@@ -107,7 +107,8 @@ class World:
         self.input, self.output, self.letters = f"{name}.in", f"{name}.out", f"{name}.dead"
         self.bridges: dict[str, Process] = {}
         self.kills = 0
-        self._service_port = choose_port(13_000)
+        # Free for seconds while the service is dead: another run of these tests must not take it then.
+        self._service_port = choose_port(13_000 + os.getpid() % 1000)
         command = [sys.executable, "-m", "tests.scripted_service", str(self._service_port)]
         self.service = Process("scripted service", command, folder / "service.log")
 
