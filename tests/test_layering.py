@@ -111,7 +111,7 @@ def test_modules_import_in_no_circle(package: str) -> None:
 
 # Modules and folders of `bentos`, from the ground up.
 BENTOS_FLOORS = (
-    {"errors", "rows", "decision_message", "policy", "process_metrics"},
+    {"errors", "rows", "decision_message", "policy", "process_metrics", "task_timer"},
     {"asgi", "settings"},
     {"compat"},
     {"metric_families", "releases"},

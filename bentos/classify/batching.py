@@ -26,7 +26,7 @@ class _Pending:
     decide: Decide
     answer: asyncio.Future[Sequence[Any]]
     since: float
-    lost_s: float
+    end: float
 
 
 class Batcher:
@@ -81,8 +81,8 @@ class Batcher:
 
     def _enqueue(self, transactions: Sequence[Any], decide: Decide) -> asyncio.Future[Sequence[Any]]:
         loop = asyncio.get_running_loop()
-        self._deadlines.watch(loop)
-        pending = _Pending(transactions, decide, loop.create_future(), loop.time(), self._deadlines.lost_s)
+        end = self._deadlines.end_of(loop)
+        pending = _Pending(transactions, decide, loop.create_future(), loop.time(), end)
         self._queue.append(pending)
         self.queued_rows += len(transactions)
         self._schedule_flush(loop)
@@ -145,7 +145,7 @@ class Batcher:
         )
         try:
             # A request that waited behind a stuck call has used up its time and fails with that call.
-            with self._deadlines.limit(batch[0].since, batch[0].lost_s):
+            with self._deadlines.limit(batch[0].end):
                 decisions = await batch[0].decide(transactions, len(batch), waited_s)
         except TimeoutError:
             self._fail(batch, "The runners did not answer in time.")

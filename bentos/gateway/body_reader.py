@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from bentos.asgi import ClientGoneError, Receive
 from bentos.errors import BodyTimeoutError, BodyTooLargeError, OverloadedError
-from bentos.gateway.body_timeout import BodyTimeout
 from bentos.settings.sections import RequestSettings
+from bentos.task_timer import TaskTimer
 
 # A body up to this size is never refused for want of memory: others' large bodies cannot shut out a caller
 # with a few transactions, and even 1,000 such bodies are 64 MiB.
@@ -28,7 +29,7 @@ class BodyReader:
     def __init__(self, settings: RequestSettings, retry_after_s: int) -> None:
         self._settings = settings
         self._retry_after_s = retry_after_s
-        self._timeout = BodyTimeout(settings.body_timeout_s)
+        self._timer = TaskTimer(settings.body_timeout_s, settings.body_timeout_s / 4)
         self.buffered_bytes = 0
         """Bytes of all bodies that are arriving or being answered."""
 
@@ -50,7 +51,8 @@ class BodyReader:
             raise self._too_large()
         chunks: list[bytes] = []
         try:
-            await self._timeout.apply(self._receive(receive, chunks))
+            with self._timer.limit(self._timer.end_of(asyncio.get_running_loop())):
+                await self._receive(receive, chunks)
         except BaseException as error:
             self.release(sum(map(len, chunks)))
             if isinstance(error, TimeoutError):
