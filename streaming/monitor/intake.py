@@ -43,7 +43,7 @@ class Intake:
             elif stream == "labels":
                 self._read_label(record, batch, now_ms)
             else:
-                self._read_ruling(record, stream, batch)
+                self._read_decision(record, stream, batch)
             batch.next_offsets[stream, record.partition] = record.offset + 1
         return batch
 
@@ -55,7 +55,7 @@ class Intake:
         else:
             batch.payments.append(payment)
 
-    def _read_ruling(self, record: InputRecord, stream: str, batch: Batch) -> None:
+    def _read_decision(self, record: InputRecord, stream: str, batch: Batch) -> None:
         made = read_decision(record, ROLE_OF[stream], self._input)
         if isinstance(made, str):
             batch.fates[stream, made] += 1
