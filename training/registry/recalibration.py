@@ -6,7 +6,6 @@ import json
 import shutil
 import tempfile
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from training.registry.packages import log_pair, quiet
 from training.registry.promotion_check import FITTED_KEYS, Challenger, median_latency
 from training.registry.release_document import describe_data, describe_decision, describe_figures
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry, Release, translate_registry_errors
-from training.registry.runs import Run
-from training.registry.training_runs import source_tags, training_tags
+from training.registry.training_runs import open_runs, training_tags
 from training.reporting.model_card import describe_version, figure_text
 from training.scoring.latency import measure_latency
 from training.scoring.scorer import ReleaseScorer
@@ -124,13 +122,10 @@ def _register(
     settings: Settings,
     figures: Any,  # noqa: ANN401
 ) -> Release:
-    started = datetime.now(UTC)
-    tags = training_tags(data, settings) | source_tags("recalibrate") | {FROM_TAG: parent.number}
-    name = f"{started:%Y-%m-%d %H:%M:%S} recalibrated"
-    run = Run(registry, RELEASE, name, {**tags, "model": "both"})
-    try:
-        run.check_artifacts()
-        document |= {"training_run_id": run.id, "trained_at": started.isoformat(timespec="seconds")}
+    origin = {FROM_TAG: parent.number}
+    with open_runs(registry, data, settings, "recalibrate", origin, " recalibrated") as runs:
+        run = runs["pair"]
+        document |= {"training_run_id": run.id, "trained_at": runs.started.isoformat(timespec="seconds")}
         (files / "release.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
         run.parameters({f"decision.{key}": value for key, value in settings.decision.model_dump().items()})
         run.figures(figures["pair"])
@@ -146,15 +141,11 @@ def _register(
             precision = figure_text("average_precision", figures["pair"]["average_precision"])
             versions = {"network_version": parent.network_version, "xgboost_version": parent.trees_version}
             about = f"release {parent.number} recalibrated on {data.name}"
-            tags |= {**versions, "average_precision": precision}
+            tags = training_tags(data, settings) | origin | versions | {"average_precision": precision}
             number = registry.register(RELEASE, uri, run.id, tags, describe_version(figures["pair"], about))
-    except BaseException as error:
-        run.end("FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
-    run.rename(f"release {number}")
-    models = f"{NETWORK} {parent.network_version}, {TREES} {parent.trees_version}"
-    earlier = f"[Release {parent.number}]({run.link.removesuffix(run.id)}{parent.run_id})"
-    note = f"{earlier} with calibration and thresholds of {data.name}; models as before: {models}."
-    run.tags({"release": number, "mlflow.note.content": note})
-    run.end()
+        run.rename(f"release {number}")
+        models = f"{NETWORK} {parent.network_version}, {TREES} {parent.trees_version}"
+        earlier = f"[Release {parent.number}]({run.link.removesuffix(run.id)}{parent.run_id})"
+        note = f"{earlier} with calibration and thresholds of {data.name}; models as before: {models}."
+        run.tags({"release": number, "mlflow.note.content": note})
     return registry.release(number)

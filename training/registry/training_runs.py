@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 
 from training.data.split import split_key
 from training.data.transactions import Transactions
@@ -26,8 +27,11 @@ STEPS_PER_REQUEST = {"neural_net": 1, "xgboost": 25}
 class TrainingRuns:
     """A parent run for the release, and one for each model from when its fit begins."""
 
-    def __init__(self, registry: Registry, settings: Settings, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self, registry: Registry, settings: Settings, tags: Mapping[str, str], label: str = ""
+    ) -> None:
         self.registry = registry
+        self._label = label
         self.started = datetime.now(UTC)
         self._settings = settings
         self._tags = dict(tags)
@@ -66,7 +70,7 @@ class TrainingRuns:
                 run.end(status)
 
     def _open(self, model: str) -> Run:
-        name = f"{self.started:%Y-%m-%d %H:%M:%S}{LABELS[model]}"
+        name = f"{self.started:%Y-%m-%d %H:%M:%S}{LABELS[model]}{self._label}"
         tags = {**self._tags, "model": LABELS[model].strip() or "both"}
         if model != "pair":
             tags["mlflow.parentRunId"] = self["pair"].id
@@ -87,10 +91,26 @@ class TrainingRuns:
 
 @contextmanager
 def open_runs(
-    registry: Registry, data: Transactions, settings: Settings, command: str
+    registry: Registry,
+    data: Transactions,
+    settings: Settings,
+    command: str,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    label: str = "",
 ) -> Iterator[TrainingRuns]:
-    """Open the runs of a training; whatever ends it, none stays open."""
-    runs = TrainingRuns(registry, settings, training_tags(data, settings) | source_tags(command))
+    """Open the runs of a training; whatever ends it, none stays open.
+
+    Parameters
+    ----------
+    command : str
+        The command that makes them.
+    tags : mapping of str to str
+        Further tags of the runs.
+    label : str
+        What their names end with.
+    """
+    everything = {**training_tags(data, settings), **_source_tags(command), **tags}
+    runs = TrainingRuns(registry, settings, everything, label)
     try:
         runs["pair"].check_artifacts()
         yield runs
@@ -112,6 +132,6 @@ def training_tags(data: Transactions, settings: Settings) -> dict[str, str]:
     }
 
 
-def source_tags(command: str) -> dict[str, str]:
+def _source_tags(command: str) -> dict[str, str]:
     """Return tags that say which command a run comes from, as MLflow's UI shows it."""
     return {"mlflow.source.name": f"python -m training {command}", "mlflow.source.type": "LOCAL"}

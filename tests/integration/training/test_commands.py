@@ -305,6 +305,8 @@ def test_recalibration_is_a_release_with_the_same_models(run, home, data, few_tr
     recorded = registry.client.get_run(champion.run_id)
     assert recorded.inputs.dataset_inputs[0].dataset.digest == champion.fingerprint[:16]
     assert recorded.data.tags["mlflow.source.name"] == "python -m training recalibrate"
+    assert recorded.info.status == "FINISHED"
+    assert "mlflow.source.name" not in champion.tags  # it says where a run comes from, not a version
     assert f"/runs/{first.run_id})" in recorded.data.tags["mlflow.note.content"]
     assert champion.network_version == first.network_version
     documents = []
