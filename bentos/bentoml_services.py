@@ -168,14 +168,9 @@ class GatewayService(ConfiguredService):
         tls = settings.security.tls
         uvicorn_tls.install(lambda: read_secret(tls.key_password, tls.key_password_file, "security.tls"))
         try:
-            gateway = GatewayApp(application, settings, lambda: self.instance)
+            return GatewayApp(_frozen_after_startup(application), settings, lambda: self.instance)
         except SettingsError as error:
             _give_up(str(error), error.exit_code)
-
-        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            await gateway(scope, receive, freeze_after_startup(send) if scope["type"] == "lifespan" else send)
-
-        return serve
 
     def _count_refusal(self, reason: str) -> None:
         self.instance.metrics.count_refusal(reason)
@@ -184,6 +179,13 @@ class GatewayService(ConfiguredService):
     def openapi_spec(self) -> dict[str, Any]:
         """Return our document, as ``bentoml build`` stores it."""
         return document(process_settings())
+
+
+def _frozen_after_startup(application: Application) -> Application:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await application(scope, receive, freeze_after_startup(send) if scope["type"] == "lifespan" else send)
+
+    return serve
 
 
 def _counted(factory: ServiceAppFactory, score: ScoreBatch) -> ScoreBatch:

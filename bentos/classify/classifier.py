@@ -125,6 +125,6 @@ def _outcome(alarms: Alarm) -> tuple[str, bool, str, msgspec.Raw]:
 def _checked(scores: Rows, length: int) -> Floats:
     """Return the scores as float64, and refuse a wrong number of them and impossible ones."""
     checked = scores.astype(np.float64)
-    if checked.shape != (length,) or not np.all((checked >= 0) & (checked <= 1)):
+    if checked.shape != (length,) or not ((checked >= 0) & (checked <= 1)).all():
         raise ScoringFailedError("A runner gave an answer that is not a score.")
     return checked

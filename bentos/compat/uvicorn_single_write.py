@@ -32,6 +32,7 @@ class CorkedTransport:
         self._transport = transport
         self._head = b""
         self._loop = asyncio.get_running_loop()
+        self.is_closing = transport.is_closing  # asked several times a request; `__getattr__` is slow
 
     def write(self, data: bytes) -> None:
         """Write `data` after the head that was held back; hold `data` back if it is a head."""
@@ -55,7 +56,7 @@ class CorkedTransport:
 
     def _send(self, data: bytes) -> None:
         """Write unless the caller has gone: uvicorn notices that only for the last of pipelined requests."""
-        if not self._transport.is_closing():
+        if not self.is_closing():
             self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever the transport has

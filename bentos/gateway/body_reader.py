@@ -50,11 +50,19 @@ class BodyReader:
         if int(headers.get(b"content-length", 0)) > self._settings.max_body_bytes:
             raise self._too_large()
         chunks: list[bytes] = []
+        length, has_more = 0, True
         try:
             with self._timer.limit(self._timer.end_of(asyncio.get_running_loop())):
-                await self._receive(receive, chunks)
+                while has_more:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise ClientGoneError
+                    has_more = message.get("more_body", False)
+                    chunks.append(message.get("body", b""))
+                    length += len(chunks[-1])
+                    self._count(len(chunks[-1]), length)
         except BaseException as error:
-            self.release(sum(map(len, chunks)))
+            self.release(length)
             if isinstance(error, TimeoutError):
                 raise BodyTimeoutError("The body did not arrive in time.") from None
             raise
@@ -64,21 +72,13 @@ class BodyReader:
         """Give back the memory of a body of `length` bytes."""
         self.buffered_bytes -= length
 
-    async def _receive(self, receive: Receive, chunks: list[bytes]) -> None:
-        length, has_more = 0, True
-        while has_more:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise ClientGoneError
-            chunk: bytes = message.get("body", b"")
-            has_more = message.get("more_body", False)
-            chunks.append(chunk)
-            length += len(chunk)
-            self.buffered_bytes += len(chunk)
-            if length > self._settings.max_body_bytes:
-                raise self._too_large()
-            if length > SMALL_BODY_BYTES and self.buffered_bytes > self._settings.max_buffered_bytes:
-                raise OverloadedError("Too many bytes are waiting.", self._retry_after_s)
+    def _count(self, new: int, length: int) -> None:
+        """Count `new` bytes of a body of which `length` have arrived, and refuse what is too much."""
+        self.buffered_bytes += new
+        if length > self._settings.max_body_bytes:
+            raise self._too_large()
+        if length > SMALL_BODY_BYTES and self.buffered_bytes > self._settings.max_buffered_bytes:
+            raise OverloadedError("Too many bytes are waiting.", self._retry_after_s)
 
     def _too_large(self) -> BodyTooLargeError:
         return BodyTooLargeError(f"The body is over {self._settings.max_body_bytes} bytes.")
