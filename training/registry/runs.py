@@ -9,7 +9,8 @@ from pathlib import Path
 
 from training.errors import RegistryError
 from training.evaluation.metrics import Estimate
-from training.registry.releases import Registry, mask_credentials, translate_registry_errors
+from training.registry import saved_view
+from training.registry.releases import RELEASE, Registry, mask_credentials, translate_registry_errors
 from training.registry.relocation import artifact_folder
 from training.termination import stop_deferred
 
@@ -17,8 +18,6 @@ METRICS_PER_REQUEST = 900  # MLflow takes at most 1,000
 GROUPS = ("fit", "latency")
 # The UI sorts its sections by name: curves of training come first, single figures after them.
 CURVES, CURVE_GROUP = ("train", "validation"), "curve"
-# Outside any section: the first columns of the table that compares runs.
-FIRST_COLUMNS = ("average_precision", "recall", "precision", "cost_saved")
 # What the UI says about each experiment.
 EXPERIMENT_NOTES = {
     "fraud-detector": "A run for each release: both models, what decides, figures of the test part, the "
@@ -71,7 +70,7 @@ class Run:
     def figures(self, figures: Mapping[str, Estimate], group: str = "test") -> None:
         """Record figures as metrics, and with the ends of their intervals as a table."""
         values = {f"{group}/{name}": figure.value for name, figure in figures.items()}
-        first = {name: figures[name].value for name in FIRST_COLUMNS if name in figures}
+        first = {name: figures[name].value for name in saved_view.FIGURES if name in figures}
         self.history([values | first])
         lines = [f"{name},{one.value!r},{one.low!r},{one.high!r}" for name, one in figures.items()]
         self.text("\n".join(["figure,value,low,high", *lines, ""]), f"{group}_figures.csv")
@@ -151,10 +150,22 @@ def _experiment_id(registry: Registry, name: str) -> str:
             "mlflow.experimentKind": "custom_model_development",
             "mlflow.note.content": EXPERIMENT_NOTES[name],
         }
-        return str(registry.client.create_experiment(name, artifact_location=location, tags=tags))
+        created = str(registry.client.create_experiment(name, artifact_location=location, tags=tags))
+        _offer_view(registry, name, created, {})
+        return created
     if found.lifecycle_stage != "active":
         raise RegistryError(
             f"the MLflow experiment {name} was deleted: "
             f"`mlflow experiments restore --experiment-id {found.experiment_id}` brings it back"
         )
+    _offer_view(registry, name, str(found.experiment_id), found.tags)
     return str(found.experiment_id)
+
+
+def _offer_view(registry: Registry, name: str, experiment_id: str, tags: Mapping[str, str]) -> None:
+    """Let the UI show releases by what they are compared by, in experiments of earlier versions too."""
+    if name != RELEASE or tags.get(saved_view.TAG) == saved_view.view_state():
+        return
+    note = f"{EXPERIMENT_NOTES[name]} [Compare the releases]({saved_view.view_link(experiment_id)})."
+    registry.client.set_experiment_tag(experiment_id, saved_view.TAG, saved_view.view_state())
+    registry.client.set_experiment_tag(experiment_id, "mlflow.note.content", note)

@@ -12,6 +12,7 @@ from training.errors import RegistryError
 from training.models.training import train
 from training.registry.recipe import recipe_key
 from training.registry.releases import NETWORK, RELEASE, TREES, Registry
+from training.registry.runs import Run
 from training.registry.training_runs import open_runs
 from training.settings.load import load_settings
 from training.termination import install_stop_handlers
@@ -32,6 +33,13 @@ def runs(published):
         experiment = client.get_experiment_by_name(name)
         found[name] = client.search_runs([experiment.experiment_id])[0]
     return found
+
+
+def open_experiment(registry):
+    """Open a run, and give the experiment it is in."""
+    run = Run(registry, RELEASE, "a run", {})
+    run.end()
+    return registry.client.get_run(run.id).info.experiment_id
 
 
 def artifacts(run):
@@ -85,6 +93,23 @@ def test_runs_are_linked_both_ways_and_experiments_described(runs, published):
         assert link in runs[name].data.tags["mlflow.note.content"]
     for name in PLOTS:
         assert client.get_experiment_by_name(name).tags["mlflow.note.content"]
+
+
+def test_a_saved_view_shows_first_what_releases_are_compared_by(runs, registry):
+    """Its columns must exist on a release's run: the UI leaves others out."""
+    earlier = registry.client.create_experiment(RELEASE)  # of a version that offered none
+    assert open_experiment(registry) == earlier
+    tags = registry.client.get_experiment(earlier).tags
+    view = json.loads(tags["mlflow.sharedViewState.releases"])
+    columns = json.loads(view["state"])["selectedColumns"]
+    assert columns == [
+        *(f"metrics.`{name}`" for name in ("average_precision", "recall", "precision", "cost_saved")),
+        "tags.`gate`",
+        "tags.`alias`",
+    ]
+    data = runs[RELEASE].data
+    assert {f"metrics.`{name}`" for name in data.metrics} >= set(columns[:4])
+    assert f"(#/experiments/{earlier}/runs?viewStateShareKey=releases)" in tags["mlflow.note.content"]
 
 
 def test_curves_have_a_step_for_every_epoch(runs, published, small_training):
