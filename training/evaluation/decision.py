@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ EPSILON = 1e-7
 # calibration 1.6 against 2.0.
 PRIOR = np.array([0.0, 0.45, 0.45])  # intercept, network, trees
 PRIOR_STRENGTH = np.array([0.05, 100.0, 100.0])
+# The same for a model alone.
+SOLO_PRIOR, SOLO_STRENGTH = np.array([0.0, 0.9]), np.array([0.05, 100.0])
+SLOPE_MIN = 1e-6
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ class Costs:
         expected loss.
     multiplier : float or None
         Lambda of the review for expected loss; None: chosen on validation rows.
+    min_probability : float
+        Least probability of fraud that a score must mean by itself for its model to be alarmed.
     """
 
     review_cost: float
@@ -146,6 +152,7 @@ class Costs:
     slack: float
     capacity: float = 0.0
     multiplier: float | None = None
+    min_probability: float = 0.0
 
 
 def decision_costs(settings: DecisionSettings) -> Costs:
@@ -156,6 +163,7 @@ def decision_costs(settings: DecisionSettings) -> Costs:
         settings.cost_slack,
         settings.review_capacity,
         settings.review_multiplier,
+        settings.min_probability,
     )
 
 
@@ -165,6 +173,7 @@ def fit_decision_rule(
     """Fit calibration and thresholds on validation rows, then choose when expected loss asks for a review."""
     calibration = fit_calibration(neural_net, xgboost, truth)
     thresholds = choose_thresholds(neural_net, xgboost, truth, costs)
+    thresholds = _raise_thresholds(thresholds, neural_net, xgboost, truth, costs.min_probability)
     loss = None
     if costs.capacity and costs.multiplier is not None:
         loss = ExpectedLoss(costs.multiplier, costs.review_cost)
@@ -179,23 +188,28 @@ def fit_calibration(
     neural_net: NDArray[np.floating], xgboost: NDArray[np.floating], truth: GroundTruth
 ) -> Calibration:
     """Fit the logistic calibrator on validation rows at the prevalence their weights give."""
+    return Calibration(*_fit_log_odds((neural_net, xgboost), truth, PRIOR, PRIOR_STRENGTH))
+
+
+def _fit_log_odds(
+    scores: tuple[NDArray[np.floating], ...], truth: GroundTruth, prior: Floats, strength: Floats
+) -> list[float]:
+    """Return intercept and coefficients (>= 0) of a logistic regression on the scores' log-odds."""
     from scipy.optimize import minimize  # most of the start of a process that only scores
 
-    design = np.stack(
-        [np.ones(len(truth.label)), logit(neural_net, EPSILON), logit(xgboost, EPSILON)], axis=1
-    )
+    design = np.stack([np.ones(len(truth.label)), *(logit(score, EPSILON) for score in scores)], axis=1)
     sign = np.where(truth.label == 1, -1.0, 1.0)
 
     def loss(x: Floats) -> tuple[float, Floats]:
         margin = sign * (design @ x)
-        off = x - PRIOR
-        value = truth.weight @ np.logaddexp(0, margin) + PRIOR_STRENGTH @ off**2
-        slope = design.T @ (truth.weight * sign * sigmoid(margin)) + 2 * PRIOR_STRENGTH * off
+        off = x - prior
+        value = truth.weight @ np.logaddexp(0, margin) + strength @ off**2
+        slope = design.T @ (truth.weight * sign * sigmoid(margin)) + 2 * strength * off
         return float(value), slope
 
-    bounds = [(None, None), (0.0, None), (0.0, None)]
-    fitted = minimize(loss, PRIOR, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500})
-    return Calibration(*(float(value) for value in fitted.x))
+    bounds = [(None, None), *((0.0, None) for _ in scores)]
+    fitted = minimize(loss, prior, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500})
+    return [float(value) for value in fitted.x]
 
 
 def choose_thresholds(
@@ -245,3 +259,32 @@ def _candidates(score: NDArray[np.float32], truth: GroundTruth) -> NDArray[np.fl
     below = levels[np.maximum(np.searchsorted(levels, frauds) - 1, 0)]
     middle = sigmoid((logit(frauds) + logit(below)) / 2).astype(np.float32)
     return np.unique(np.append(np.clip(middle, below, frauds), np.float32(1.0)))
+
+
+def _raise_thresholds(
+    chosen: Thresholds,
+    neural_net: NDArray[np.float32],
+    xgboost: NDArray[np.float32],
+    truth: GroundTruth,
+    probability: float,
+) -> Thresholds:
+    """Return the thresholds, each at least where its model's score means `probability` by itself."""
+    return Thresholds(
+        max(chosen.neural_net, least_score(neural_net, truth, probability)),
+        max(chosen.xgboost, least_score(xgboost, truth, probability)),
+    )
+
+
+def least_score(score: NDArray[np.floating], truth: GroundTruth, probability: float) -> float:
+    """Return the score from which on a model, heard alone, means at least this probability of fraud.
+
+    A threshold lies beside the few genuine rows that score highest, and where they lie is chance. The curve
+    through all rows depends less on it.
+    """
+    if probability <= 0:
+        return 0.0
+    intercept, slope = _fit_log_odds((score,), truth, SOLO_PRIOR, SOLO_STRENGTH)
+    wanted = math.log(probability / (1 - probability)) - intercept
+    if slope < SLOPE_MIN:  # the score says nothing: every one means the same
+        return 0.0 if wanted <= 0 else 1.0
+    return float(np.float32(sigmoid(np.array(wanted / slope))))

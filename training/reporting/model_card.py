@@ -125,6 +125,7 @@ def _decision(document: Mapping[str, Any], settings: Settings) -> list[str]:
         "recall first at bounded cost: a missed fraud costs its amount, an alarm",
         f"{costs.review_cost:g}; at least {costs.min_precision:.0%} of the alarms are to be frauds, and",
         f"at most {costs.cost_slack:.0%} of the amount at risk may be spent beyond the cheapest such pair.",
+        f"Neither lies where its model, heard alone, means less than {costs.min_probability:.0%} fraud.",
         "",
         _expected_loss(document, settings),
         "",

@@ -140,6 +140,15 @@ class DecisionSettings(Section):
             "costs alone."
         ),
     )
+    min_probability: float = Field(
+        0.15,
+        ge=0,
+        lt=1,
+        description=(
+            "Least probability of fraud that a score must mean, heard alone, for its model to be alarmed; 0: "
+            "no such bound."
+        ),
+    )
     cost_slack: float = Field(
         0.05,
         ge=0,

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from training.data.labelled import GroundTruth
-from training.evaluation.decision import Calibration, Costs, Thresholds, choose_thresholds, fit_calibration
+from training.evaluation.decision import (
+    Calibration,
+    Costs,
+    Thresholds,
+    choose_thresholds,
+    fit_calibration,
+    fit_decision_rule,
+    least_score,
+)
 from training.evaluation.log_odds import sigmoid
 
 
@@ -111,3 +119,45 @@ def test_one_false_alarm_does_not_silence_a_model_that_confirms_many_frauds(genu
     chosen = choose_thresholds(network, trees, truth, Costs(1.0, 0.3, 0.05))
     assert alarms(chosen, network, trees)[label == 1].all()
     assert ((network >= chosen.neural_net) & (trees >= chosen.xgboost)).sum() == declined
+
+
+@pytest.mark.parametrize("wanted", [0.05, 0.15, 0.5])
+def test_least_score_is_where_that_share_is_fraud(wanted):
+    network, _, truth = two_scores(rows=200_000)
+    start = least_score(network, truth, wanted)
+    near = np.abs(np.log(network / (1 - network)) - np.log(start / (1 - start))) < 0.4
+    assert np.average(truth.label[near], weights=truth.weight[near]) == pytest.approx(wanted, rel=0.35)
+
+
+def test_score_that_says_nothing_is_alarmed_nowhere_or_everywhere():
+    _, _, truth = two_scores()
+    nothing = np.full(len(truth.label), 0.5, np.float32)
+    prevalence = np.average(truth.label, weights=truth.weight)
+    assert least_score(1 - truth.label.astype(np.float32), truth, 0.15) == 1.0  # harmful: of no weight
+    assert least_score(nothing, truth, 0.0) == 0.0
+    assert least_score(nothing, truth, prevalence * 2) > 0.5
+
+
+def test_thresholds_hang_less_on_where_the_few_highest_genuine_rows_lie():
+    """Without the bound, precision on other rows is far below what it was where thresholds were chosen."""
+
+    def precision(least, seed):
+        chosen = fit_decision_rule(*two_scores(seed, 2000), Costs(1.0, 0.55, 1.0, min_probability=least))
+        network, trees, truth = two_scores(seed + 100, 20_000)
+        alarm = alarms(chosen.thresholds, network, trees)
+        return truth.weight[alarm & (truth.label == 1)].sum() / truth.weight[alarm].sum()
+
+    bounded, free = ([precision(least, seed) for seed in range(8)] for least in (0.5, 0.0))
+    assert min(bounded) > min(free)
+    assert np.mean(bounded) > 0.55
+
+
+def test_bound_raises_thresholds_and_never_lowers_one():
+    network, trees, truth = two_scores()
+    before, after = (
+        fit_decision_rule(network, trees, truth, Costs(1.0, 0.3, 1.0, min_probability=least)).thresholds
+        for least in (0.0, 0.4)
+    )
+    assert after.neural_net == max(before.neural_net, least_score(network, truth, 0.4))
+    assert after.xgboost == max(before.xgboost, least_score(trees, truth, 0.4))
+    assert after != before
