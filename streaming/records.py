@@ -52,8 +52,9 @@ HeldCause = Literal["service", "unreadable", "leaderless"]
 _ADVICE: dict[HeldCause, str] = {
     "service": "mend the service, or `streaming skip --partition {partition} --offset {offset} "
     "--reason TEXT`",
-    "unreadable": "see the brokers' logs; where the batch is damaged for good, delete the records up to its "
-    "end (kafka-delete-records), which is counted as bridge_records_skipped_total",
+    "unreadable": "see the brokers' logs; where the batch is damaged for good, delete the records of "
+    "partition {partition} before offset {next_batch} (kafka-delete-records), which is counted as "
+    "bridge_records_skipped_total",
     "leaderless": "bring the broker back, or give the topic more copies (replication.factor 3)",
 }
 
@@ -71,6 +72,8 @@ class HeldRecord(NamedTuple):
         The service fails on it; its batch cannot be read; its output partition has no leader.
     attempts : int
         How often it was tried and held.
+    next_batch : int or None
+        Offset behind the batch that cannot be read; None: not known, or another cause.
     """
 
     partition: int
@@ -78,11 +81,13 @@ class HeldRecord(NamedTuple):
     error: str
     cause: HeldCause = "service"
     attempts: int = 0
+    next_batch: int | None = None
 
     @property
     def advice(self) -> str:
         """What a person should do about it."""
-        return _ADVICE[self.cause].format(partition=self.partition, offset=self.offset)
+        behind = "behind the batch" if self.next_batch is None else self.next_batch
+        return _ADVICE[self.cause].format(partition=self.partition, offset=self.offset, next_batch=behind)
 
 
 class OutputRecord(msgspec.Struct, frozen=True, gc=False):

@@ -106,7 +106,7 @@ def served_bento(release_home: Path, tmp_path_factory: pytest.TempPathFactory) -
     log = tmp_path_factory.mktemp("service") / "service.log"
     with Process("The service", command, log, env=home_variables(release_home), cwd=ROOT) as process:
         url = f"http://{HOST}:{port}"
-        process.wait_ready(lambda: answers_ready(url), timeout_s=60)
+        process.wait_ready(lambda: answers_ready(url), timeout_s=120)
         yield url
 
 

@@ -28,6 +28,8 @@ from bentos.settings.load import Settings
 CLASSIFY = "/classify"
 BENTOML_PATHS = frozenset({"/healthz", "/livez", "/metrics", "/schema.json"})
 ASSETS = "/static_content/"
+# What the log may name: any other path is the caller's own text.
+PATHS = BENTOML_PATHS | {CLASSIFY, "/info", "/docs.json", "/", "/readyz"}
 JSON: Headers = [(b"content-type", b"application/json")]
 TEXT: Headers = [(b"content-type", b"text/plain; charset=utf-8")]
 HTML: Headers = [
@@ -84,6 +86,7 @@ class GatewayApp:
             await self._application(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        started = perf_counter()
         try:
             self._auth.authorize(scope["path"], headers)
             if scope["path"] == CLASSIFY:
@@ -92,6 +95,8 @@ class GatewayApp:
                 await self._serve(scope, receive, send)
         except RequestError as error:
             await self._refuse(error, headers, send)
+            if self._settings.log.access:  # without a key, an unknown path: who it is must be seen too
+                _log(scope, error.status, perf_counter() - started, 0)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer everything but /classify; only reading methods, only known paths."""
@@ -193,7 +198,7 @@ def _log(scope: Scope, status: int, total_s: float, transactions: int) -> None:
     """Write one line about a request: nothing it brought, not even its query."""
     line: dict[str, Any] = {
         "event": "request",
-        "path": scope["path"],
+        "path": scope["path"] if scope["path"] in PATHS else "unknown",
         "status": status,
         "duration_ms": round(total_s * 1000, 3),
         "transactions": transactions,

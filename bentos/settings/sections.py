@@ -160,4 +160,4 @@ class ExplainSettings(Section):
 class LogSettings(Section):
     """What is written while serving; never a value of a transaction."""
 
-    access: bool = Field(False, description="One JSON line per request on stdout.")
+    access: bool = Field(False, description="One JSON line per decided or refused request on stdout.")

@@ -175,7 +175,8 @@ def _if_it_answers(question: Callable[[], Any], doing: str) -> Any:
             return None
         raise translate_consumer_error(error, doing) from error
     except UnreadableBatchError as error:
-        raise CorruptInput(f"{doing}, partition {error.topic_partition.partition}: {error}") from error
+        held = error.held
+        raise CorruptInput(f"{doing}, partition {held.partition}: {error}. To do: {held.advice}") from error
 
 
 def _record(found: Any) -> InputRecord:

@@ -113,7 +113,8 @@ class TopicsReader(TopicsSource):
             raise OffsetGone("An offset to go on from is not there any more.") from error
         except UnreadableBatchError as error:
             raise CorruptInput(
-                f"{error.topic_partition.topic}, partition {error.topic_partition.partition}: {error}."
+                f"{error.topic_partition.topic}, partition {error.held.partition}: {error}. To do: "
+                f"{error.held.advice}"
             ) from error
         except kafka_errors.KafkaError as error:
             if getattr(error, "retriable", False):

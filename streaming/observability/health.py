@@ -63,8 +63,9 @@ class Health:
             return f"records wait and none was committed for {standstill_s:.0f} s"
         if held := list(self._state.held.values()):
             one = held[0]
+            more = f" ({len(held) - 1} more partitions stand)" if held[1:] else ""
             return (
-                f"{len(held)} partitions stand at a record without an outcome: partition {one.partition}, "
-                f"offset {one.offset}: {one.error} To do: {one.advice}"
+                f"no outcome for partition {one.partition}, offset {one.offset}, where the partition "
+                f"stands{more}: {one.error} To do: {one.advice}"
             )
         return None

@@ -26,7 +26,7 @@ from streaming.broker.group.start_finder import StartFinder
 from streaming.broker.known_brokers import remember_brokers
 from streaming.errors import BrokerUnavailable, NotInGroup, RecordsHeld
 from streaming.ports import GroupMetadata, RebalanceListener, Source
-from streaming.records import HeldRecord, InputRecord
+from streaming.records import InputRecord
 from streaming.settings.bridge import BridgeSettings
 from streaming.settings.load import Settings
 
@@ -136,8 +136,7 @@ class GroupConsumer(Source):
         except (kafka_errors.NoOffsetForPartitionError, kafka_errors.OffsetOutOfRangeError):
             self._must_seek = True
         except UnreadableBatchError as error:
-            held = HeldRecord(error.topic_partition.partition, error.offset, str(error), "unreadable")
-            raise RecordsHeld([held]) from error
+            raise RecordsHeld([error.held]) from error
         except kafka_errors.LogTruncationError as error:
             self._handle_truncation(error)
         except kafka_errors.KafkaError as error:

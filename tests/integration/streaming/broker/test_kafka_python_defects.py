@@ -234,6 +234,7 @@ def test_a_batch_that_would_fill_the_memory_holds_its_partition_alone(
     assert [record.value for record in found] == [b"{}"]
     assert (held[0].partition, held[0].offset) == (0, 0)
     assert "decompresses to more than 1048576 bytes" in held[0].error
+    assert "partition 0 before offset 1 (kafka-delete-records)" in held[0].advice
     source.close()
 
 

@@ -341,6 +341,23 @@ async def test_the_access_log_tells_no_card_data(capsys: pytest.CaptureFixture[s
     assert "4929123412341234" not in line
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "logged"),
+    [("/classify", 401, "/classify"), ("/info", 401, "/info"), ("/4929123412341234", 404, "unknown")],
+)
+async def test_the_access_log_names_who_is_refused(
+    capsys: pytest.CaptureFixture[str], path: str, status: int, logged: str
+) -> None:
+    """The alert KeysRefused sends a person there: which address tries keys."""
+    gateway = Gateway(log={"access": True}, security={"api_keys": ["key"]})
+    answer = await gateway.ask(path=path, headers={**JSON, "x-api-key": "another"})
+    assert answer.status == status
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert (told["path"], told["status"], told["transactions"]) == (logged, status, 0)
+    assert "client" in told and "another" not in line and "4929123412341234" not in line
+
+
 async def test_the_log_is_off_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     await Gateway().ask()
     assert capsys.readouterr().out == ""

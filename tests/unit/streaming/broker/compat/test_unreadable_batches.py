@@ -79,7 +79,8 @@ def test_what_was_read_before_is_kept_and_the_error_names_the_partition(
     assert [record.value for record in found.take(10)] == [b"a", b"b"]
     with pytest.raises(UnreadableBatchError, match="at offset 2 cannot be read: CorruptRecordError") as told:
         found.take(10)
-    assert (told.value.topic_partition, told.value.offset) == (PLACE, 2)
+    assert (told.value.topic_partition, told.value.held.offset) == (PLACE, 2)
+    assert told.value.held.next_batch is None, "its head, offset 0 here, contradicts"
     assert isinstance(told.value.__cause__, CorruptRecordError)
     assert not found, "kafka-python asks it again for ever"
 
@@ -92,6 +93,7 @@ def test_compressed_data_that_cannot_be_read_name_their_place(damage: str) -> No
     elif damage == "no gzip":
         data[61:] = b"\xff" * (len(data) - 61)
     found = _EndingRecords(0, PLACE, MemoryRecords(bytes(data)), check_crcs=False)
-    with pytest.raises(UnreadableBatchError, match="the batch at offset 0 cannot be read"):
+    with pytest.raises(UnreadableBatchError, match="the batch at offset 0 cannot be read") as told:
         found.take(10)
     assert not found
+    assert told.value.held.next_batch == 1
