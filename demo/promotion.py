@@ -189,7 +189,8 @@ def count_requests(service: str) -> dict[str, int]:
 
 def store() -> Path:
     """Return the folder of the model store."""
-    return Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml")) / "models"
+    home = os.path.expandvars(os.environ.get("BENTOML_HOME", "~/bentoml"))
+    return Path(home).expanduser() / "models"
 
 
 def read_record() -> dict[str, Any]:

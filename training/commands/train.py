@@ -57,6 +57,7 @@ def _train(
     champion: Release | None,
     console: ProgressConsole,
 ) -> None:
+    from training.model_store.store_folder import make_store_folder
     from training.models.network_fit import pick_device
     from training.models.training import train
     from training.registry.promotion_check import challenger_of_training
@@ -64,6 +65,8 @@ def _train(
     from training.registry.training_runs import open_runs
 
     pick_device(settings.device)  # what cannot work is said before anything is recorded
+    if not settings.challenge:
+        make_store_folder()
     with open_runs(registry, data, settings, "train") as runs:
         training = train(data, settings, console, runs.reports())
         with console.step("Record in MLflow") as report:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import StoreError
+from training.model_store.store_folder import make_store_folder, store_folder
 from training.model_store.store_record import Pair, StoreRecord, read_record, write_record
 from training.model_store.store_retention import unused, versions_beyond
 from training.model_store.stored_pairs import (
@@ -34,7 +35,6 @@ from training.model_store.stored_pairs import (
     free_version,
     model_folder,
     remove_halves,
-    store_folder,
 )
 from training.registry.releases import NETWORK, TREES, Registry, Release
 
@@ -85,7 +85,8 @@ def import_release(
     Raises
     ------
     StoreError
-        If a model does not score the reference batch as the trained one did; nothing stays behind.
+        If a model does not score the reference batch as the trained one did, or the store cannot be written;
+        nothing stays behind.
     """
     with _locked() as models:
         record = read_record(models)
@@ -309,8 +310,7 @@ def _locked() -> Iterator[Path]:
 
     The folder of the models itself is locked: it is all of the store that containers share. Yields it.
     """
-    store = store_folder()
-    store.mkdir(parents=True, exist_ok=True)
+    store = make_store_folder()
     with _opened(store) as file:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:

@@ -7,7 +7,6 @@ promotion more processor time than all else it does with the store, beside a ser
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -16,17 +15,13 @@ from typing import NamedTuple
 import yaml
 
 from training.errors import StoreError
+from training.model_store.store_folder import store_folder
 from training.model_store.store_record import Pair
 from training.model_store.store_retention import unused
 
 STORE_NETWORK, STORE_TREES = "fraud_neural_net", "fraud_xgboost"
 # The same parser in C, 8x as fast, where PyYAML was built with it.
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def store_folder() -> Path:
-    """Return the folder of the models: all of the store that containers share."""
-    return Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml")) / "models"
 
 
 def complete_pairs() -> list[Pair]:

@@ -407,6 +407,15 @@ def test_registry_that_is_down_is_one_sentence(run, home, data, free_port, monke
     assert "cannot be reached" in error
 
 
+def test_store_that_cannot_be_written_is_one_sentence_before_the_fit(run, home, data, monkeypatch):
+    before = len(_runs(Registry(f"sqlite:///{home}/mlflow.db")))
+    monkeypatch.setenv("BENTOML_HOME", "/proc/store")
+    code, text, error = run("train", "--data", data, "--seed", "9")
+    assert (code, "Fit the network" in text) == (1, False)
+    assert "model store /proc/store/models cannot be written" in error
+    assert len(_runs(Registry(f"sqlite:///{home}/mlflow.db"))) == before
+
+
 def test_help_and_simulate_load_neither_torch_nor_mlflow(tmp_path):
     script = (
         "import sys; from training.__main__ import app\n"

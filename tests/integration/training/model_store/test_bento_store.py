@@ -15,8 +15,9 @@ from training.model_store.bento_store import (
     active_pair,
     import_release,
 )
+from training.model_store.store_folder import store_folder
 from training.model_store.store_record import RECORD_FILE, Pair, StoreRecord, read_record, write_record
-from training.model_store.stored_pairs import model_folder, remove_halves, store_folder
+from training.model_store.stored_pairs import model_folder, remove_halves
 
 pytestmark = THIRD_PARTY_WARNINGS
 
@@ -147,6 +148,31 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(released, monkeypatc
         import_release(released, second)
     assert record() == StoreRecord(active=pair_of(first))
     assert [path.name for path in store_folder().glob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    ("home", "words"), [("/proc/store", "No such file"), ("{}/file/store", "Not a directory")]
+)
+def test_a_store_that_cannot_be_made_is_named(released, tmp_path, monkeypatch, home, words):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BENTOML_HOME", home.format(tmp_path))
+    with pytest.raises(
+        StoreError, match=rf"model store .*/store/models cannot be written: {words}.*BENTOML_HOME"
+    ):
+        import_release(released, released.release("1"))
+
+
+def test_home_and_variables_are_read_as_bentoml_reads_them(tmp_path, monkeypatch):
+    from bentoml._internal.configuration import expand_env_var
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("STORES", "$HOME/all")
+    for written in ("~/store", "$HOME/store", "${STORES}/store", "~nobody-by-this-name/store"):
+        monkeypatch.setenv("BENTOML_HOME", written)
+        assert str(store_folder()) == f"{expand_env_var(written)}/models"
+    monkeypatch.setenv("STORES", "$STORES/deeper")  # BentoML itself would never end
+    monkeypatch.setenv("BENTOML_HOME", "$STORES")
+    assert store_folder().name == "models"
 
 
 def test_a_full_disk_while_importing_is_named_and_leaves_nothing(released, monkeypatch):
