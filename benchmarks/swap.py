@@ -224,7 +224,7 @@ class Watch:
 
     def __init__(self, url: str, target: str) -> None:
         self._url, self._target = url, target
-        self._record = Path(os.environ["BENTOML_HOME"], "models", "fraud_releases.json")
+        self._record = Path(os.environ["BENTOML_HOME"], "models", "releases.json")
         self._recorded_before = self._record.stat().st_mtime
         self.seconds = self.seconds_from_record = float("nan")
 

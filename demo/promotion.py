@@ -123,7 +123,7 @@ def change(pipeline: Pipeline, service: str, reader: StreamReader, release: str,
     looker = FirstAnswer(service, release)
     with pipeline.training(command[0], *command) as child, looker:
         child.wait_done(on_poll=partial(_keep_reading, reader))
-    return looker.seen_at - (store() / "fraud_releases.json").stat().st_mtime
+    return looker.seen_at - (store() / "releases.json").stat().st_mtime
 
 
 def drain(reader: StreamReader, ledger: Ledger) -> None:
@@ -195,5 +195,5 @@ def store() -> Path:
 
 def read_record() -> dict[str, Any]:
     """Return which releases of the store are active, challenger and previous."""
-    document: dict[str, Any] = json.loads((store() / "fraud_releases.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads((store() / "releases.json").read_text(encoding="utf-8"))
     return document

@@ -182,7 +182,7 @@ def write_record(home: Path, **pairs: str) -> None:
     record: dict[str, Any] = {"schema": 1, "active": None, "challenger": None, "previous": None}
     for name, version in pairs.items():
         record[name] = {"version": version, "release": version.partition("-")[0], "fingerprint": "abc"}
-    path = home / "models" / "fraud_releases.json"
+    path = home / "models" / "releases.json"
     path.with_suffix(".new").write_text(json.dumps(record))
     path.with_suffix(".new").replace(path)
 

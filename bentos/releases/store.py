@@ -19,7 +19,7 @@ from bentos.errors import ReleaseError
 
 NEURAL_NET, XGBOOST = "fraud_neural_net", "fraud_xgboost"
 MODELS = (NEURAL_NET, XGBOOST)
-RECORD_FILE = "fraud_releases.json"
+RECORD_FILE = "releases.json"
 RECORD_SCHEMA = 1
 # The same parser in C, 8x as fast, where PyYAML was built with it.
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

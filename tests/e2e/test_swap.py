@@ -89,7 +89,7 @@ def wait_until_served(url: str, release: str, timeout_s: float = 10) -> None:
 
 
 def record(home: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((home / "bentoml" / "models" / "fraud_releases.json").read_text())
+    document: dict[str, Any] = json.loads((home / "bentoml" / "models" / "releases.json").read_text())
     return document
 
 
@@ -188,7 +188,7 @@ def test_a_hundred_changes_in_a_row_take_no_memory(home: Path, url: str) -> None
 
 
 def write_record(home: Path, active: dict[str, str], previous: dict[str, str]) -> None:
-    path = home / "bentoml" / "models" / "fraud_releases.json"
+    path = home / "bentoml" / "models" / "releases.json"
     document = {"schema": 1, "active": active, "challenger": None, "previous": previous}
     path.with_suffix(".new").write_text(json.dumps(document))
     path.with_suffix(".new").replace(path)

@@ -16,7 +16,7 @@ from typing import Any
 
 from training.errors import StoreError
 
-RECORD_FILE = "fraud_releases.json"
+RECORD_FILE = "releases.json"
 SCHEMA = 1
 
 

@@ -211,7 +211,7 @@ def remove(home: Path) -> None:
 
 
 def tear_record(home: Path) -> None:
-    (home / "models" / "fraud_releases.json").write_text('{"schema": 1, "active"')
+    (home / "models" / "releases.json").write_text('{"schema": 1, "active"')
 
 
 FAULTS = {

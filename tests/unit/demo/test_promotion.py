@@ -44,7 +44,7 @@ def test_only_a_release_of_this_registry_is_promoted(
     models = tmp_path / "models"
     models.mkdir()
     record: dict[str, Any] = {"active": {"release": "1"}, "previous": {"release": "9"}}
-    (models / "fraud_releases.json").write_text(json.dumps(record))
+    (models / "releases.json").write_text(json.dumps(record))
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     pipeline = cast("Pipeline", Training(tmp_path, listed))
     assert find_other_release(pipeline, cast("Step", Quiet())) == expected

@@ -144,7 +144,7 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(released, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"fraud_releases\.json cannot be written: No space left on device"):
+    with pytest.raises(StoreError, match=r"releases\.json cannot be written: No space left on device"):
         import_release(released, second)
     assert record() == StoreRecord(active=pair_of(first))
     assert [path.name for path in store_folder().glob(".*")] == []

@@ -43,7 +43,7 @@ class Setting:
 
     def promote(self, version: str | None) -> None:
         self.active = version
-        path = self.store.folder / "fraud_releases.json"
+        path = self.store.folder / "releases.json"
         path.with_suffix(".new").write_text(f"{version} {time.monotonic_ns()}")
         path.with_suffix(".new").replace(path)
 
