@@ -115,7 +115,8 @@ def evaluate_gate(
         "challenger": evidence.output.only(champion.unseen),
     }
     differences = {
-        metric: _difference(outputs, metric, truth, criteria, settings, seed) for metric in COMPARED
+        metric: _difference(outputs, metric, truth, criteria, settings, seed, (1 - settings.confidence) / 2)
+        for metric in COMPARED
     }
     reasons += _compare(differences, settings)
     compared = ", ".join(f"{_words(name)} {_signed(difference)}" for name, difference in differences.items())
@@ -172,7 +173,9 @@ def _judge_ranking(
         )
     baseline = ModelOutput(evidence.baseline, evidence.output.alarm)
     outputs = {"champion": baseline, "challenger": evidence.output}
-    gain = _difference(outputs, "average_precision", truth, criteria, settings, seed)
+    # Only one end is asked for: all that may be by chance stands on that side.
+    tail = 1 - settings.confidence
+    gain = _difference(outputs, "average_precision", truth, criteria, settings, seed, tail)
     if not gain.low > -settings.max_loss_to_baseline:
         reasons.append(f"average precision may be below that of logistic regression ({_signed(gain)})")
     return reasons, f"average precision {_signed(gain)} against logistic regression"
@@ -215,11 +218,11 @@ def _difference(
     criteria: Criteria,
     settings: GateSettings,
     seed: int,
+    tail: float,
 ) -> Estimate:
-    """Return challenger minus champion, with the interval of paired resamples."""
+    """Return challenger minus champion; of the paired resamples `tail` lie beyond each end."""
     drawn = resampled(outputs, truth, criteria, resamples=settings.resamples, seed=seed)
     value = {name: measure(output, truth, criteria)[metric] for name, output in outputs.items()}
-    tail = (1 - settings.confidence) / 2
     low, high = np.quantile(drawn["challenger"][metric] - drawn["champion"][metric], [tail, 1 - tail])
     return Estimate(value["challenger"] - value["champion"], float(low), float(high))
 

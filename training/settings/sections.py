@@ -244,12 +244,12 @@ class GateSettings(Section):
         ),
     )
     max_loss_to_baseline: float = Field(
-        0.05,
+        0.02,
         ge=0,
         le=1,
         description=(
             "Average precision the release may be below logistic regression on the same rows, at the lower "
-            "end of the interval of the difference."
+            "end of the difference: `confidence` holds for this end alone."
         ),
     )
     calibration_confidence: float = Field(

@@ -7,7 +7,7 @@ from training.data.labelled import GroundTruth
 from training.evaluation.calibration_check import check_calibration
 from training.evaluation.gate import Evidence, Opponent, evaluate_gate
 from training.evaluation.log_odds import sigmoid
-from training.evaluation.metrics import Criteria, ModelOutput
+from training.evaluation.metrics import Criteria, ModelOutput, resampled
 from training.settings.sections import GateSettings
 
 SETTINGS = GateSettings(resamples=100)
@@ -70,6 +70,23 @@ def test_release_that_logistic_regression_beats_is_refused(evidence):
     worse = replace(evidence, output=noisy(evidence, 4.0), baseline=evidence.output.score)
     result = ask(worse)
     assert "below that of logistic regression" in result.sentence()
+
+
+@pytest.mark.parametrize(("noise", "passes"), [(0.0, True), (0.3, True), (0.9, False)])
+def test_release_may_equal_logistic_regression_but_not_be_clearly_below(evidence, noise, passes):
+    """Where classes are nearly normal no model beats it, so that equal is all an honest one can be."""
+    result = ask(replace(evidence, output=noisy(evidence, noise), baseline=evidence.output.score))
+    assert ("below that of logistic regression" not in result.sentence()) == passes, result.sentence()
+
+
+def test_comparison_with_logistic_regression_asks_one_end_only(evidence):
+    """Chance on the other side is no reason to refuse: 95 % hold for the lower end alone."""
+    rival = noisy(evidence, 0.9, seed=6)
+    both = {"ours": evidence.output, "baseline": rival}
+    drawn = resampled(both, evidence.truth, Criteria(), resamples=SETTINGS.resamples, seed=0)
+    gain = drawn["ours"]["average_precision"] - drawn["baseline"]["average_precision"]
+    sentence = ask(replace(evidence, baseline=rival.score)).sentence()
+    assert f"[{np.quantile(gain, 0.05):+.3f}, " in sentence
 
 
 def test_too_few_frauds_cannot_be_judged(evidence):
