@@ -23,6 +23,7 @@ from bentos.compat.gc_freeze import freeze_after_startup
 from bentos.compat.metrics_dir import use_own_metrics_dir
 from bentos.compat.model_store import models_folder, models_of_bento, packed_version
 from bentos.compat.process_role import is_worker
+from bentos.compat.serve_command import report_no_usage
 from bentos.compat.startup_check import check_all_assumptions
 from bentos.compat.uvicorn_limits import ConnectionLimits
 from bentos.errors import SettingsError, StartError
@@ -59,6 +60,7 @@ class ConfiguredService(Service[Any]):  # type: ignore[misc]  # BentoML ships no
 
     def inject_config(self) -> None:
         """Configure this service and those it depends on, then BentoML itself."""
+        report_no_usage()
         settings = process_settings()
         for service in self.all_services().values():
             if isinstance(service, ConfiguredService):

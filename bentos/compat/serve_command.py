@@ -1,16 +1,19 @@
 """What ``bentoml serve`` (1.4.40) was told on its command line, and what it cannot do.
 
 It ends with a bare AssertionError where the sockets of the runners have too long a path, and with the
-traceback of its process manager where the port is taken.
+traceback of its process manager where the port is taken. It reports usage to its makers unless a variable
+says otherwise, and has asked for that before it imports a service.
 """
 
 from __future__ import annotations
 
+import os
 import tempfile
 from typing import NamedTuple
 
 import click
 from _bentoml_impl.server import serving  # type: ignore[import-untyped]
+from bentoml._internal.utils.analytics import usage_stats
 
 from bentos.compat.assumptions import require
 
@@ -37,6 +40,14 @@ def check_assumptions() -> None:
     require(
         "bentoml", "`MAX_AF_UNIX_PATH_LENGTH` bounds the path of a runner's socket", isinstance(limit, int)
     )
+    asked = getattr(usage_stats, "do_not_track", None)
+    require("bentoml", "`do_not_track` is asked before each report of usage", hasattr(asked, "cache_clear"))
+
+
+def report_no_usage() -> None:
+    """Keep BentoML from reporting usage unless the environment decides; what it remembers is asked anew."""
+    os.environ.setdefault(usage_stats.BENTOML_DO_NOT_TRACK, "True")
+    usage_stats.do_not_track.cache_clear()
 
 
 def serve_flags() -> Address | None:

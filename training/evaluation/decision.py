@@ -28,6 +28,8 @@ PRIOR_STRENGTH = np.array([0.05, 100.0, 100.0])
 # The same for a model alone.
 SOLO_PRIOR, SOLO_STRENGTH = np.array([0.0, 0.9]), np.array([0.05, 100.0])
 SLOPE_MIN = 1e-6
+# Share of the frauds alarmed at that must still be, for thresholds to be raised to the least probability.
+KEPT = 0.9
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Thresholds:
 
     neural_net: float
     xgboost: float
+
+    def alarms(self, neural_net: NDArray[np.floating], xgboost: NDArray[np.floating]) -> Bools:
+        """Return at which scores [n] a model is alarmed."""
+        return np.asarray((neural_net >= self.neural_net) | (xgboost >= self.xgboost))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +184,7 @@ def fit_decision_rule(
     if costs.capacity and costs.multiplier is not None:
         loss = ExpectedLoss(costs.multiplier, costs.review_cost)
     elif costs.capacity:
-        alarm = (neural_net >= thresholds.neural_net) | (xgboost >= thresholds.xgboost)
+        alarm = thresholds.alarms(neural_net, xgboost)
         probability = calibration.probability(neural_net, xgboost)
         loss = choose_expected_loss(probability, alarm, truth, costs.review_cost, costs.capacity)
     return DecisionRule(calibration, thresholds, loss)
@@ -268,11 +274,18 @@ def _raise_thresholds(
     truth: GroundTruth,
     probability: float,
 ) -> Thresholds:
-    """Return the thresholds, each at least where its model's score means `probability` by itself."""
-    return Thresholds(
+    """Return the thresholds, each at least where its model's score means `probability` by itself.
+
+    Models too weak to mean that much of the frauds they find keep theirs: they would be silenced.
+    """
+    raised = Thresholds(
         max(chosen.neural_net, least_score(neural_net, truth, probability)),
         max(chosen.xgboost, least_score(xgboost, truth, probability)),
     )
+    before, after = (
+        (truth.weight * truth.label)[limits.alarms(neural_net, xgboost)].sum() for limits in (chosen, raised)
+    )
+    return raised if after >= KEPT * before else chosen
 
 
 def least_score(score: NDArray[np.floating], truth: GroundTruth, probability: float) -> float:

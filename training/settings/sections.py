@@ -145,8 +145,8 @@ class DecisionSettings(Section):
         ge=0,
         lt=1,
         description=(
-            "Least probability of fraud that a score must mean, heard alone, for its model to be alarmed; 0: "
-            "no such bound."
+            "Least probability of fraud that a score must mean, heard alone, for its model to be alarmed, "
+            "unless that would lose a tenth of the frauds; 0: no such bound."
         ),
     )
     cost_slack: float = Field(

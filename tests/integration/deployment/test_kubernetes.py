@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from streaming.settings.load import Settings as StreamingSettings
 from tests.conftest import ROOT
+from training.errors import GateRefusedError
 
 FOLDER = ROOT / "configs" / "kubernetes"
 # What manifests and documented commands make, and the module of lightkube-models that declares it.
@@ -261,6 +262,13 @@ def test_container_has_limits_and_no_privileges(name: str, container: dict[str, 
     assert set(container["resources"]) == {"requests", "limits"}
     if not name.startswith("CronJob"):
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+
+
+def test_refusal_of_the_gate_is_not_trained_a_second_time() -> None:
+    parts = yaml.safe_load_all((FOLDER / "training.yaml").read_text())
+    job = next(part for part in parts if part["kind"] == "CronJob")["spec"]["jobTemplate"]["spec"]
+    rule = job["podFailurePolicy"]["rules"][0]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [GateRefusedError.exit_code])
 
 
 @pytest.mark.parametrize(("name", "template"), pods())

@@ -1,5 +1,6 @@
 """The commands in one process, on small models: what they print, leave behind and refuse."""
 
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import yaml
 from tests.training_fixtures import SMALL, THIRD_PARTY_WARNINGS, copy_release, use_store
 from training import __main__ as command_line
 from training.commands import promotion
+from training.commands.releases import releases_command
 from training.errors import GateRefusedError
 from training.model_store.bento_store import active_pair
 from training.model_store.store_record import read_record
@@ -146,6 +148,19 @@ def test_promote_rollback_import_and_releases(run, home):
     assert "champion" in table
     assert "simulated for tests (random)" in table
     assert run("promote", "7")[2].startswith("error: there is no release 7")
+
+
+def test_releases_are_readable_in_80_columns(home):
+    registry = Registry(f"sqlite:///{home}/mlflow.db")
+    release = registry.release("1")
+    registry.set_tag(release, "gate", "refused: average precision may be below that of logistic regression")
+    registry.promote(release)
+    written = io.StringIO()
+    releases_command(command_line.Console(width=80, file=written))
+    lines = written.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    row = next(line for line in lines if line.split()[:1] == ["1"])
+    assert {"champion", "refused"} <= set(row.split())
 
 
 def test_promotions_at_the_same_time_leave_the_champion_active(run, home, monkeypatch):

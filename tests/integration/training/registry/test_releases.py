@@ -132,6 +132,17 @@ def test_moved_registry_finds_its_artefacts(small_training, empty_database, tmp_
     assert not old.exists()
 
 
+def test_registry_of_its_own_is_where_mlflow_is_told_it_is(tmp_path, empty_database, monkeypatch):
+    tracking, models = (f"sqlite:///{tmp_path}/{name}.db" for name in ("tracking", "models"))
+    for name in ("tracking", "models"):
+        shutil.copy(empty_database, tmp_path / f"{name}.db")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", models)
+    Registry(tracking).client.create_registered_model(RELEASE)
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    known = [bool(Registry(uri).client.search_registered_models()) for uri in (models, tracking)]
+    assert known == [True, False]
+
+
 def test_version_without_its_parts_is_no_release(released):
     source = released.client.get_model_version(RELEASE, "1").source
     released.register(RELEASE, source, "", {"data": "half done"})

@@ -6,12 +6,14 @@ import xgboost
 from tests.training_fixtures import silent, small_settings
 from training.data.labelled import labelled_rows
 from training.data.split import split_by_protocol
+from training.errors import SettingsError
 from training.evaluation.metrics import at_best_f1
 from training.models.network_fit import (
     _MemberTrainer,
     _SampledTensors,
     fit_network,
     network_scores,
+    pick_device,
     refit_network,
 )
 from training.models.sampling import prior_shift, undersample
@@ -194,3 +196,12 @@ def test_refit_repeats_the_learning_rates_and_keeps_the_trees(few_transactions, 
     more = refit_trees(everything, trees, settings.xgboost, seed=0, threads=1)
     assert more.booster.num_boosted_rounds() == trees.best_tree + 1
     assert more.rows > trees.rows
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(
+        SettingsError, match="device is cuda, but this PyTorch finds no CUDA device: set auto"
+    ):
+        pick_device("cuda")
