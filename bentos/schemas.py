@@ -1,6 +1,6 @@
 """Transaction and Decision: the HTTP contract as pydantic models, published in the OpenAPI document.
 
-The fast path decodes with msgspec (`bentos.classify.decoding`); a test holds both to the same verdicts.
+The fast path decodes with msgspec (`bentos.classify.decoding`); a test holds that both agree.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from bentos.compat.assumptions import require
 from bentos.compat.uvicorn_single_write import CorkedProtocol
 
 SWEEP_INTERVAL_S = 1.0
-# A caller that is refused while it still sends has so long to read why.
+# Time that a caller who is refused while it still sends has to read why.
 LINGER_S = 2.0
 # A connection ends between this share of its greatest age and the whole: not all at the same moment.
 LEAST_SHARE = 0.8
@@ -81,7 +81,7 @@ class HeadDeadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self, protocol: LimitedProtocol, limit_s: float) -> None:
-        """Give `protocol` so long from now on."""
+        """Give `protocol` `limit_s` seconds from now on."""
         self._waiting[protocol] = protocol.loop.time() + limit_s
         if self._timer is None:
             self._timer = protocol.loop.call_later(min(SWEEP_INTERVAL_S, limit_s), self._sweep, protocol.loop)

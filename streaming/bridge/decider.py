@@ -24,7 +24,7 @@ class Dropped(Exception):  # noqa: N818  # not an error: somebody asked for it
 
 # An answer that one record may cause; the others (503, 429, no connection) tell of the service as a whole.
 SUSPECT_REASONS = frozenset({"500", "502", "504", "answer"})
-# So often a request fails in such a way before its records are told apart.
+# After this many such failures the records of a request are sent in smaller parts.
 SUSPECT_ATTEMPTS = 3
 
 

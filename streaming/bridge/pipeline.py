@@ -20,7 +20,7 @@ Publish = Callable[[Sequence[DecidedBatch]], None]
 
 # Beyond 2000 records a transaction only its latency grows.
 MAX_TRANSACTION_RECORDS = 2000
-# Requests of at least so many records are worth having several under way.
+# A request of this many records is large: several of them are sent side by side.
 LARGE_RECORDS = 200
 
 

@@ -23,7 +23,7 @@ from streaming.errors import BrokerUnavailable, CorruptInput, SettingsError
 from streaming.records import InputRecord
 from streaming.settings.sections import KafkaSettings
 
-# Nothing for so long, although the end is not reached.
+# A read fails when it gets no record for this long before the end of its range.
 SILENCE_S = 60.0
 # A position is known but after a seek that a fetch has yet to make good.
 POSITION_MS = 1000

@@ -37,7 +37,7 @@ from streaming.settings.load import Settings
 BATCH_BYTES = 262_144
 LINGER_MS = 5
 SMALLEST_BATCH_BYTES = 1024
-# A leader is missing for a moment after each failure of a broker; the others wait so long for it.
+# A leader is missing for a moment after each failure of a broker; the other partitions wait this long for it.
 LEADER_PATIENCE_S, LOOK_S = 3.0, 0.5
 # A call that has not gone through by then is tried again with a new producer.
 BLOCK_S = 4.0

@@ -21,7 +21,7 @@ PASSING = {
     "DNS": "a name that is set here, or that a broker advertises (advertised.listeners), cannot be resolved",
 }
 
-# So long a failure that no retry can help against is not replaced by what follows from it.
+# For this long a permanent failure is kept as the cause, whatever failures follow from it.
 KEPT_S = 30.0
 
 

@@ -33,9 +33,9 @@ from streaming.settings.drift import DriftSettings
 #: Sizes of windows, transactions; training measures the variation of blocks of the same sizes.
 FIRST_WINDOW = 2500
 GROWTH = 4
-#: A smallest window begins every so many transactions.
+#: Transactions between the beginnings of two smallest windows.
 STEP = FIRST_WINDOW // 2
-#: So many values are sorted at once: all series of so many transactions stay in a core's cache.
+#: Values that are sorted at once: all series of that many transactions stay in a core's cache.
 PIECE = STEP // 2
 WINDOWS = tuple(FIRST_WINDOW * GROWTH**level for level in range(10))
 #: Counts up for ever, so it leaves every reference; what follows the hour shows in the other features.

@@ -56,7 +56,7 @@ class Identities:
         return found
 
     def shrink(self, before_day: int, most: int) -> None:
-        """Delete at most so many entries of days before one; a table goes when it is empty.
+        """Delete at most `most` entries of days before `before_day`; a table goes when it is empty.
 
         Dropping a table of millions of rows at once would hold the stream up for minutes.
         """

@@ -14,7 +14,7 @@ from streaming.monitor.store.labelling import Given, Labels
 from streaming.settings.monitor import MonitorSettings
 
 DAY_MS = 86_400_000
-# At most so many rows of each kind are deleted at once: more than come in a second.
+# Most rows of each kind that are deleted at once: more than come in a second.
 MOST_EXPIRED = 20_000
 
 Stand = tuple[str, int]
