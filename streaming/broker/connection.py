@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 BOOTSTRAP_TIMEOUT_S = 3.0
 # A connection that was there and was closed by the other side.
 CLOSED = ("reset by peer", "disconnected", "closed", "EOF", "Broken pipe")
+# A connection that was there, and a request on it that was not answered.
+UNANSWERED = "RequestTimedOutError"
 WANTS_TLS = "it wants TLS on this port: set kafka.security_protocol to SSL or SASL_SSL"
 
 FENCED = (
@@ -188,6 +190,21 @@ def _name(error: Exception) -> str:
     return text if name in text else f"{name} {text}".strip()
 
 
+def _advise(failure: str) -> str:
+    """Return what a person should look at, from how connections fail."""
+    if any(mark in failure for mark in CLOSED):
+        return (
+            "It is there, but closes every connection: check kafka.security_protocol, the "
+            "credentials (kafka.sasl_username and its password) and the broker's log."
+        )
+    if UNANSWERED in failure:
+        return (
+            "It is there, but does not answer in time: see whether it is overloaded, check that the port "
+            "is Kafka's, or raise kafka.connect_timeout_s."
+        )
+    return "Start it, or set KAFKA_BOOTSTRAP_SERVERS or --bootstrap-servers."
+
+
 def retry_until_reached(
     attempt: Callable[[], Result], timeout_s: float, servers: str, plain_servers: Sequence[str] = ()
 ) -> Result:
@@ -226,13 +243,8 @@ def retry_until_reached(
             if is_permanent:
                 raise BrokerRefused(f"Kafka at {servers} cannot be used: {reason}.") from error
             if time.monotonic() > begun + timeout_s:
-                advice = (
-                    "It is there, but closes every connection: check kafka.security_protocol, the "
-                    "credentials (kafka.sasl_username and its password) and the broker's log."
-                    if is_closed
-                    else "Start it, or set KAFKA_BOOTSTRAP_SERVERS or --bootstrap-servers."
-                )
                 raise BrokerUnavailable(
-                    f"Kafka cannot be reached at {servers} within {timeout_s:g} s: {reason}. {advice}"
+                    f"Kafka cannot be reached at {servers} within {timeout_s:g} s: {reason}. "
+                    f"{_advise(failure or '')}"
                 ) from error
         time.sleep(0.2)

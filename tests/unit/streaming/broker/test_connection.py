@@ -358,6 +358,14 @@ def test_whatever_connects_anew_asks_the_brokers_that_were_met(monkeypatch: pyte
     assert client_config(settings, "me")["bootstrap_servers"] == ["two:2", "down:1"]
 
 
+def test_a_server_that_answers_nothing_is_not_to_be_started() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(BrokerUnavailable, match="It is there, but does not answer in time") as told:
+            Admin(KafkaSettings(bootstrap_servers=address, connect_timeout_s=0.5))
+    assert "Start it" not in str(told.value)
+
+
 def test_a_broker_that_closes_every_connection_is_not_to_be_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
