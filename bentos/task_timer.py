@@ -34,20 +34,27 @@ class TaskTimer:
         self._watch(loop)
         return loop.time() - self._lost_s + self._limit_s
 
-    def limit(self, end: float) -> _Limit:
+    def limit(self, end: float | None = None) -> _Limit:
         """Limit how long the block may take that is entered with the result.
+
+        Parameters
+        ----------
+        end : float, optional
+            As `end_of` has returned it; otherwise the time begins with the block.
 
         Raises
         ------
         TimeoutError
-            At the end of the block, if it has not ended at `end`.
+            At the end of the block, if it has not ended in time.
         """
         return _Limit(self, end)
 
-    def begin(self, task: asyncio.Task[Any], end: float) -> None:
+    def begin(self, task: asyncio.Task[Any], end: float | None) -> None:
         """Cancel `task` at `end`."""
-        self._ends[task] = end
-        self._watch(task.get_loop())
+        loop = task.get_loop()
+        self._ends[task] = loop.time() - self._lost_s + self._limit_s if end is None else end
+        if not self._is_ticking:
+            self._watch(loop)
 
     def finish(self, task: asyncio.Task[Any]) -> bool:
         """Leave `task` alone from now on; say whether it was cancelled for its time."""
@@ -82,7 +89,7 @@ class _Limit:
 
     __slots__ = ("_end", "_task", "_timer")
 
-    def __init__(self, timer: TaskTimer, end: float) -> None:
+    def __init__(self, timer: TaskTimer, end: float | None) -> None:
         self._timer = timer
         self._end = end
 

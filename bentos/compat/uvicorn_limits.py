@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,8 +151,6 @@ class LimitedProtocol(CorkedProtocol):
         self._chunk_bytes = 0
         self._is_upgrading = False
         self._is_refused = False
-        # uvicorn formats a line for every answer, also where nobody reads it.
-        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._unsent = 0
         self._ends_at = 0.0
 
@@ -189,6 +186,8 @@ class LimitedProtocol(CorkedProtocol):
             self.send_400_response("Invalid HTTP request received.")
             return
         if self._is_in_head:
+            if self._head_bytes == 0:  # it begins with these bytes
+                self.deadlines.start(self, self.limits.header_timeout_s)
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.max_header_bytes:
                 self._refuse_head()
@@ -197,7 +196,6 @@ class LimitedProtocol(CorkedProtocol):
     @override
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.deadlines.start(self, self.limits.header_timeout_s)
         self._is_in_head = True
         self._is_upgrading = False
         self._head_bytes = 0
@@ -209,7 +207,8 @@ class LimitedProtocol(CorkedProtocol):
         if self.parser.should_upgrade():
             self._is_upgrading = True  # the parser stops here and raises; see `_ignore_upgrade`
             return
-        if self._is_head_too_large():
+        # What has come is seldom longer, so that there is seldom need to add up.
+        if self._head_bytes + self._chunk_bytes > self.limits.max_header_bytes and self._is_head_too_large():
             self._refuse_head()
             return
         super().on_headers_complete()
@@ -281,10 +280,8 @@ class LimitedProtocol(CorkedProtocol):
         self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
 
     def _is_head_too_large(self) -> bool:
-        limit = self.limits.max_header_bytes
-        if self._head_bytes + self._chunk_bytes <= limit:  # what has come is no longer, so no need to add up
-            return False
-        return sum(len(name) + len(value) for name, value in self.headers) > limit
+        length = sum(len(name) + len(value) for name, value in self.headers)
+        return length > self.limits.max_header_bytes
 
     def _refuse_head(self) -> None:
         text = f"The headers are over {self.limits.max_header_bytes} bytes."

@@ -7,6 +7,7 @@ answer costs.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, cast
 
 import uvicorn.config
@@ -65,6 +66,11 @@ class CorkedTransport:
 
 class CorkedProtocol(HttpToolsProtocol):
     """uvicorn's protocol on a corked transport."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401  # uvicorn's
+        super().__init__(*arguments, **options)
+        # uvicorn formats a line for every answer, also where nobody reads it.
+        self.access_log = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from bentos.asgi import ClientGoneError, Receive
@@ -52,7 +51,7 @@ class BodyReader:
         chunks: list[bytes] = []
         length, has_more = 0, True
         try:
-            with self._timer.limit(self._timer.end_of(asyncio.get_running_loop())):
+            with self._timer.limit():
                 while has_more:
                     message = await receive()
                     if message["type"] != "http.request":
