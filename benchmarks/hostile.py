@@ -26,7 +26,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serving import ROOT, Server, bodies, machine, our_server
+from benchmarks.serving import ROOT, Server, machine, our_server
+from benchmarks.serving_load import bodies
 
 RESULTS = ROOT / "benchmarks" / "results"
 GOOD_CALLERS = (1, 1, 1, 1, 1, 1, 100, 100)

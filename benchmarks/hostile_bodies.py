@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.serving import FEATURES
+from benchmarks.serving_original import FEATURES
 
 MAX_BYTES = 16 * 2**20
 FEW_BYTES = 100

@@ -2,12 +2,13 @@
 
 ::
 
-    python -m benchmarks.serving [--seconds 5] [--rounds 3] [--soak-minutes 0]
+    python -m benchmarks.serving [--seconds 5] [--rounds 3] [--soak-minutes 0] [--before FOLDER]
 
 Serves the active release of the BentoML store with plain ``bentoml serve``. Servers take turns within each
 round, so that a busy machine slows all of them; medians over the rounds. The load generator shares the
 machine. Two more servers show what the service's own paths buy: itself with the gathering in the gateway
-switched off, and the same two models composed as BentoML's documentation does it.
+switched off, and the same two models composed as BentoML's documentation does it. With ``--before`` the
+checkout of another version, set up with a ``.venv`` of its own, serves the same release in the same rounds.
 """
 
 from __future__ import annotations
@@ -27,20 +28,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.serving_load import generator, put_load
-from benchmarks.serving_original import FEATURES, VARIANTS
+from benchmarks.serving_load import bodies, generator, put_load
+from benchmarks.serving_original import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 SIZES = (1, 100, 300, 1000)
 CONNECTIONS = 64
 LIST_CONNECTIONS = 8
-PLAIN, ALONE = "plain BentoML", "ours without gathering"
+PLAIN, ALONE, BEFORE = "plain BentoML", "ours without gathering", "the version before"
 # Every request goes to the runners by itself, so that only BentoML's adaptive batching gathers.
 WITHOUT_GATHERING = {
     "SERVING__GATEWAY__MAX_BATCH_ROWS": "1",
@@ -63,6 +63,8 @@ def main() -> None:
         others[PLAIN], _ = stack.enter_context(
             our_server(options.port + 4, "benchmarks.serving_plain:PlainFraudDetection")
         )
+        if options.before is not None:
+            others[BEFORE], _ = stack.enter_context(our_server(options.port + 5, folder=options.before))
         warm_up([ours.url, *(other.url for other in others.values())])
         result["memory_before_mib"] = ours.memory_mib()
         result["rounds"] = [one_round(ours, others, options.seconds) for _ in range(options.rounds)]
@@ -73,7 +75,7 @@ def main() -> None:
     result["load_average_after"] = os.getloadavg()
     result["summary"] = summary(result)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "serving.json").write_text(json.dumps(result, indent=2))
+    (RESULTS / "serving.json").write_text(json.dumps(result, indent=2, default=str))
     plot(result, RESULTS / "serving.png")
     show(result)
 
@@ -84,7 +86,8 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each load (default 5)")
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
     parser.add_argument("--soak-minutes", type=float, default=0.0, help="steady load for memory (default 0)")
-    parser.add_argument("--port", type=int, default=3400, help="first of five free ports (default 3400)")
+    parser.add_argument("--port", type=int, default=3400, help="first of six free ports (default 3400)")
+    parser.add_argument("--before", type=Path, help="checkout of another version, to serve beside this one")
     return parser.parse_args()
 
 
@@ -129,12 +132,12 @@ class Server:
 
 @contextmanager
 def server(
-    command: list[str], url: str, probe: str, variables: Mapping[str, str] | None = None
+    command: list[str], url: str, probe: str, variables: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> Iterator[tuple[Server, float]]:
     """Start a server; yield it with the seconds until `probe` answered."""
     started = time.perf_counter()
     environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True", **(variables or {})}
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, env=environment)
     try:
         while not answers(probe):
             if process.poll() is not None or time.perf_counter() - started > 300:
@@ -147,13 +150,15 @@ def server(
 
 
 def our_server(
-    port: int, service: str = ".", variables: Mapping[str, str] | None = None
+    port: int, service: str = ".", variables: Mapping[str, str] | None = None, folder: Path = ROOT
 ) -> AbstractContextManager[tuple[Server, float]]:
-    """Serve the active release as a user would, with settings of its own or by another service."""
-    bentoml = str(Path(sys.executable).parent / "bentoml")
+    """Serve the active release as a user would: with settings of its own, by another service or version."""
+    programs = Path(sys.executable).parent if folder == ROOT else folder.resolve() / ".venv" / "bin"
+    bentoml = str(programs / "bentoml")
     command = [bentoml, "serve", service, "--host", "127.0.0.1", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    return server(command, f"{url}/classify", f"{url}/readyz", variables)
+    paths = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}  # BentoML starts its workers by name
+    return server(command, f"{url}/classify", f"{url}/readyz", paths | dict(variables or {}), folder)
 
 
 @contextmanager
@@ -173,19 +178,6 @@ def answers(url: str) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
-
-
-def bodies(rows: int, count: int = 64) -> list[bytes]:
-    """Return request bodies of so many transactions each, all different; a single one is a bare object."""
-    random = np.random.default_rng(rows)
-    made = []
-    for _ in range(count if rows == 1 else max(2, 4000 // rows)):
-        features = random.normal(size=(rows, 30)).round(6)
-        features[:, 0] = random.integers(0, 172_792, rows)
-        features[:, 29] = random.lognormal(3, 1.5, rows).round(2)
-        listed = [dict(zip(FEATURES, row, strict=True)) for row in features.tolist()]
-        made.append(json.dumps(listed[0] if rows == 1 else listed).encode())
-    return made
 
 
 def warm_up(urls: list[str]) -> None:
@@ -219,6 +211,10 @@ def one_round(ours: Server, others: dict[str, Server], seconds: float) -> dict[s
         measure(f"{name}, 1 connection", other, 1, 1, 2)
     for rows in SIZES[1:]:
         measure(f"ours, lists of {rows}", ours, rows, LIST_CONNECTIONS, max(2.0, seconds / 2))
+        if BEFORE in others:
+            measure(
+                f"{BEFORE}, lists of {rows}", others[BEFORE], rows, LIST_CONNECTIONS, max(2.0, seconds / 2)
+            )
     return measured
 
 
@@ -298,6 +294,11 @@ def summary(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "target": "",
         },
         "... against itself without gathering in the gateway": {"reached": ratio(ALONE), "target": ""},
+        **(
+            {"... against the version before": {"reached": ratio(BEFORE), "target": ">= 1"}}
+            if f"{BEFORE}, 64 connections" in rounds[0]
+            else {}
+        ),
         "requests per second, 64 connections": {
             "reached": median(lambda r: r["ours, 64 connections"]["per_second"]),
             "target": "",

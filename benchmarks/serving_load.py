@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
+
+from benchmarks.serving_original import FEATURES
+
 # Walks through the bodies, so that no cache of one answer could flatter anybody. The files come as arguments.
 WRK_SCRIPT = """
 local bodies, number = {}, 0
@@ -64,6 +68,19 @@ class Load:
     def per_second(self) -> float:
         """Answers with a 2xx status a second."""
         return (self.requests - self.failed) / self.seconds
+
+
+def bodies(rows: int, count: int = 64) -> list[bytes]:
+    """Return request bodies of so many transactions each, all different; a single one is a bare object."""
+    random = np.random.default_rng(rows)
+    made = []
+    for _ in range(count if rows == 1 else max(2, 4000 // rows)):
+        features = random.normal(size=(rows, 30)).round(6)
+        features[:, 0] = random.integers(0, 172_792, rows)
+        features[:, 29] = random.lognormal(3, 1.5, rows).round(2)
+        listed = [dict(zip(FEATURES, row, strict=True)) for row in features.tolist()]
+        made.append(json.dumps(listed[0] if rows == 1 else listed).encode())
+    return made
 
 
 def generator() -> str:

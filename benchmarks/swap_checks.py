@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.serving import FEATURES, ROOT
+from benchmarks.serving import ROOT
+from benchmarks.serving_original import FEATURES
 from benchmarks.streaming_rig import Rig, read_all, source_of
 
 TOLERANCE = 1e-6
