@@ -129,10 +129,15 @@ class Metrics:
         encode_s: float,
     ) -> None:
         """Count what was decided and answered, and collect the times that it took."""
-        for decision in decisions:
-            self._decided[decision.decision, decision.release] += 1
-            if decision.decision != "approve":
-                self._raised[bytes(decision.raised_by), decision.release] += 1
+        release = decisions[0].release  # an answer is one release's
+        kinds = [decision.decision for decision in decisions]
+        for kind in DECISIONS:
+            if number := kinds.count(kind):
+                self._decided[kind, release] += number
+        if kinds.count("approve") < len(kinds):
+            raised = [bytes(decision.raised_by) for decision in decisions if decision.decision != "approve"]
+            for alarms in raised:
+                self._raised[alarms, release] += 1
         self._pending_times.append((is_explained, total_s, decode_s, encode_s))
         if len(self._pending_times) >= MAX_PENDING:
             self.flush()
