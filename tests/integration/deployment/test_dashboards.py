@@ -167,3 +167,13 @@ def test_how_late_decisions_are_is_seen_after_hours_too() -> None:
         max(float(one.labels["le"]) for one in family.samples if one.labels.get("le", "+Inf") != "+Inf")
         > 3600
     )
+
+
+@pytest.mark.parametrize("title", ["Behind", "Lag by partition"])
+def test_no_lag_is_shown_that_is_as_old_as_the_brokers_silence(title: str) -> None:
+    """A bridge whose brokers are gone keeps the last lag it knew: a green 0 while transactions wait."""
+    (bridge,) = [path for path in DASHBOARDS if path.stem == "bridge"]
+    (panel,) = [one for one in panels(bridge) if one["title"] == title]
+    for target in panel["targets"]:
+        lag = r"bridge_lag_records\{[^}]*\} and on \(instance\) bridge_broker_silence_seconds\{[^}]*\} < \d+"
+        assert len(re.findall(lag, target["expr"])) == target["expr"].count("bridge_lag_records") == 1

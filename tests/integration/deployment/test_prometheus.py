@@ -429,6 +429,7 @@ def alerts_seen_firing() -> set[str]:
     return seen
 
 
+@pytest.mark.timeout(900)  # days of rules: 40 s of a processor, four times that beside other work
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian package prometheus)")
 @pytest.mark.parametrize(
     "arguments", [("check", "config", "prometheus.yml"), ("test", "rules", "alerts_test.yml")]
