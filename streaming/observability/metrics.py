@@ -132,11 +132,13 @@ class Metrics:
         self._in_flight = Gauge(
             "bridge_batches_in_flight", "Batches between fetched and committed", registry=registry
         )
-        self._oldest = Gauge(
+        # Its age is told when it is asked for: a bridge that waits for a broker sets nothing meanwhile.
+        self._oldest_s: float | None = None
+        Gauge(
             "bridge_oldest_in_flight_seconds",
             "Age of the oldest record between fetched and committed",
             registry=registry,
-        )
+        ).set_function(self._oldest_age_s)
         self._committed = Gauge(
             "bridge_last_commit_timestamp_seconds", "Unix time of the last commit", registry=registry
         )
@@ -260,4 +262,8 @@ class Metrics:
         oldest = pipeline.oldest_timestamp_ms
         self._in_flight.set(len(pipeline))
         is_known = oldest is not None and oldest > 0  # -1: the producer gave none
-        self._oldest.set(max(0.0, time.time() - (oldest or 0) / 1000) if is_known else 0.0)
+        self._oldest_s = (oldest or 0) / 1000 if is_known else None
+
+    def _oldest_age_s(self) -> float:
+        oldest_s = self._oldest_s  # read once: the bridge's thread sets it
+        return max(0.0, time.time() - oldest_s) if oldest_s is not None else 0.0

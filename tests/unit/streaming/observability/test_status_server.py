@@ -107,6 +107,22 @@ def test_a_record_without_a_timestamp_is_not_fifty_years_old(timestamp_ms: int |
     assert metrics.registry.get_sample_value("bridge_oldest_in_flight_seconds") == age_s
 
 
+def test_what_is_in_flight_grows_older_while_the_bridge_waits_for_a_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Pipeline:
+        oldest_timestamp_ms = 1_000_000
+
+        def __len__(self) -> int:
+            return 1
+
+    metrics = Metrics()
+    metrics.show_in_flight(Pipeline())
+    for now_s, age_s in ((1010.0, 10.0), (1060.0, 60.0)):
+        monkeypatch.setattr("streaming.observability.metrics.time.time", lambda now_s=now_s: now_s)
+        assert metrics.registry.get_sample_value("bridge_oldest_in_flight_seconds") == age_s
+
+
 def test_whether_it_is_ready_is_a_metric_too(state: BridgeState) -> None:
     metrics, judge = Metrics(), health(state)
     metrics.watch(judge.readiness_failure, judge.broker_silence_s)
