@@ -166,6 +166,7 @@ def _offer_view(registry: Registry, name: str, experiment_id: str, tags: Mapping
     """Let the UI show releases by what they are compared by, in experiments of earlier versions too."""
     if name != RELEASE or tags.get(saved_view.TAG) == saved_view.view_state():
         return
-    note = f"{EXPERIMENT_NOTES[name]} [Compare the releases]({saved_view.view_link(experiment_id)})."
+    # The UI shows one line at first, so the link comes first.
+    note = f"[Compare the releases]({saved_view.view_link(experiment_id)}). {EXPERIMENT_NOTES[name]}"
     registry.client.set_experiment_tag(experiment_id, saved_view.TAG, saved_view.view_state())
     registry.client.set_experiment_tag(experiment_id, "mlflow.note.content", note)
