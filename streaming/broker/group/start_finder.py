@@ -105,15 +105,16 @@ class StartFinder:
     def _choose_patiently(
         self, partition: Log, committed: CommittedOffset | None, decided_until: int | None
     ) -> StartOffset:
-        accept_gap = self._settings.bridge.accept_gap
         try:
-            start = choose_start(partition, committed, decided_until, accept_gap=accept_gap)
+            start = choose_start(partition, committed, decided_until, accept_gap=False)
         except OffsetGap as error:
             now = time.monotonic()
             self._too_short_since = self._too_short_since or now
             if now - self._too_short_since < TRUNCATION_PATIENCE_S:
                 raise BrokerUnavailable(f"Waiting for the leader: {error}") from error
-            raise
+            if not self._settings.bridge.accept_gap:
+                raise
+            return choose_start(partition, committed, decided_until, accept_gap=True)
         self._too_short_since = None
         return start
 

@@ -108,6 +108,10 @@ def choose_start(
         return StartOffset(committed.offset, committed.leader_epoch)
     if not accept_gap:
         raise OffsetGap(describe_truncation(log, committed.offset, log.end))
+    if committed.leader_epoch >= 0:
+        # The log's end is not where what was decided ends: records may have been written since the cut. The
+        # leader tells that offset when it checks the epoch.
+        return StartOffset(committed.offset, committed.leader_epoch)
     return StartOffset(log.end, reason="truncated")
 
 

@@ -178,6 +178,24 @@ def test_a_shorter_log_is_waited_for_and_then_ends_the_bridge(
         joined.rewind()
 
 
+def test_an_accepted_gap_is_waited_for_too_and_the_leader_is_asked_where_it_begins(
+    inner: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "KafkaConsumer", lambda **_: inner)
+    settings = Settings()
+    accepting = settings.bridge.model_copy(update={"accept_gap": True})
+    source = GroupConsumer(settings.model_copy(update={"bridge": accepting}))
+    source.start(Silent())
+    source.poll(1, 10)
+    inner.partition.sought.clear()
+    inner.is_committed = OffsetAndMetadata(50, "", 3)
+    with pytest.raises(BrokerUnavailable):
+        source.rewind()  # a new leader may not know its end yet: to go back would decide again
+    monkeypatch.setattr(start_finder, "TRUNCATION_PATIENCE_S", 0.0)
+    source.rewind()
+    assert [(one.offset, one.leader_epoch) for one in inner.partition.sought] == [(50, 3)]
+
+
 def test_one_has_joined_when_the_positions_are_set(source: GroupConsumer, inner: Consumer) -> None:
     inner.state = MemberState.REBALANCING  # a member by its id, while the leader still assigns
     source.poll(1, 10)

@@ -34,4 +34,11 @@ def test_a_log_that_lost_committed_records_stops_the_bridge_until_somebody_accep
         choose_start(LOG, committed, None, accept_gap=False)
     for part in ("transactions, partition 3", "offset 250", "100 to 200", "--accept-gap"):
         assert part in str(caught.value)
-    assert choose_start(LOG, committed, None, accept_gap=True) == StartOffset(200, reason="truncated")
+    without_epoch = CommittedOffset(250, -1, "now")
+    assert choose_start(LOG, without_epoch, None, accept_gap=True) == StartOffset(200, reason="truncated")
+
+
+def test_what_was_written_since_the_cut_is_not_skipped_with_an_accepted_gap() -> None:
+    """The end of the log lies beyond the cut: the leader tells by the epoch where it is."""
+    committed = CommittedOffset(250, 7, "now")
+    assert choose_start(LOG, committed, None, accept_gap=True) == StartOffset(250, 7)
