@@ -76,8 +76,9 @@ def test_an_unclean_election_stops_the_bridge_until_somebody_accepts_it(
         assert "--accept-gap" in said
         first.start()
         first.wait_ready()
-        with world.feed(303, bad_share=0.0):  # written between the cut and its acceptance
-            time.sleep(0.3)
+        left = len(read_topic(cluster.servers, world.input, 1))
+        with world.feed(50, bad_share=0.0):  # written between the cut and its acceptance
+            wait_until(lambda: len(read_topic(cluster.servers, world.input, 1)) > left, 60, "nothing comes")
         world.start_bridge("a", BRIDGE__ACCEPT_GAP="true")
         with world.feed(302, bad_share=0.0):
             world.wait_progress(0, 60)
