@@ -50,7 +50,7 @@ class StartFinder:
         self._topic = settings.topics.input
         self._consumer = consumer
         self._on_skipped = on_skipped
-        self._too_short_since: float | None = None
+        self._too_short_since: dict[int, float] = {}  # by partition
         # Where partitions without a commit began. Outcomes and commits come together: as long as there is no
         # commit nothing has been decided since, and the output topics need not be asked again.
         self._begun: dict[TopicPartition, CommittedOffset] = {}
@@ -91,13 +91,19 @@ class StartFinder:
         end = self._list(self._consumer.end_offsets, tps)
         missing = [tp.partition for tp in tps if committed[tp] is None]
         decided = find_decided_offsets(self._settings, missing) if missing else {}
-        starts = {}
+        logs = {tp: Log(self._topic, tp.partition, first[tp], end[tp], topic_id) for tp in tps}
+        starts: Starts = {}
+        errors: list[BrokerUnavailable | OffsetGap] = []
         for tp in tps:
-            partition = Log(self._topic, tp.partition, first[tp], end[tp], topic_id)
+            try:
+                starts[tp] = self._choose_patiently(logs[tp], committed[tp], decided.get(tp.partition))
+            except (BrokerUnavailable, OffsetGap) as error:
+                errors.append(error)  # the others are waited for meanwhile
+        if errors:
+            raise errors[0]
+        for tp, start in starts.items():
             known = committed[tp]
-            start = self._choose_patiently(partition, known, decided.get(tp.partition))
-            self._report(partition, known.offset if known else decided.get(tp.partition, 0), start)
-            starts[tp] = start
+            self._report(logs[tp], known.offset if known else decided.get(tp.partition, 0), start)
             if known is None:
                 self._begun[tp] = CommittedOffset(start.offset, start.leader_epoch, topic_id)
         return starts
@@ -109,13 +115,13 @@ class StartFinder:
             start = choose_start(partition, committed, decided_until, accept_gap=False)
         except OffsetGap as error:
             now = time.monotonic()
-            self._too_short_since = self._too_short_since or now
-            if now - self._too_short_since < TRUNCATION_PATIENCE_S:
+            since = self._too_short_since.setdefault(partition.partition, now)
+            if now - since < TRUNCATION_PATIENCE_S:
                 raise BrokerUnavailable(f"Waiting for the leader: {error}") from error
             if not self._settings.bridge.accept_gap:
                 raise
             return choose_start(partition, committed, decided_until, accept_gap=True)
-        self._too_short_since = None
+        self._too_short_since.pop(partition.partition, None)
         return start
 
     def after_truncation(self, tp: TopicPartition, position: int, agreed: int | None) -> StartOffset:

@@ -178,6 +178,43 @@ def test_a_shorter_log_is_waited_for_and_then_ends_the_bridge(
         joined.rewind()
 
 
+def test_a_partition_that_is_well_does_not_make_a_shorter_one_wait_for_ever(
+    inner: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(start_finder, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    well, short = PLACE, TopicPartition("transactions", 1)
+    committed = {well: OffsetAndMetadata(5, "", 3), short: OffsetAndMetadata(50, "", 3)}
+    monkeypatch.setattr(inner, "committed", lambda place, *_: committed[place])
+    finder = start_finder.StartFinder(Settings(), inner, lambda *_: None)
+    with pytest.raises(BrokerUnavailable):
+        finder.find([well, short], str(FIRST_ID))
+    now[0] += start_finder.TRUNCATION_PATIENCE_S + 1
+    with pytest.raises(OffsetGap, match="partition 1"):
+        finder.find([well, short], str(FIRST_ID))
+
+
+def test_shorter_partitions_are_waited_for_together_and_what_is_gone_is_counted_once(
+    inner: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, skipped = [100.0], []
+    monkeypatch.setattr(start_finder, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    tps = [TopicPartition("transactions", number) for number in range(3)]
+    offsets = dict(zip(tps, (1, 50, 60), strict=True))
+    monkeypatch.setattr(inner, "committed", lambda place, *_: OffsetAndMetadata(offsets[place], "", 3))
+    inner.first = 4
+    settings = Settings()
+    accepting = settings.bridge.model_copy(update={"accept_gap": True})
+    settings = settings.model_copy(update={"bridge": accepting})
+    finder = start_finder.StartFinder(settings, inner, lambda *what: skipped.append(what))
+    with pytest.raises(BrokerUnavailable):
+        finder.find(tps, str(FIRST_ID))
+    now[0] += start_finder.TRUNCATION_PATIENCE_S + 1
+    starts = finder.find(tps, str(FIRST_ID))
+    assert [starts[tp].offset for tp in tps] == [4, 50, 60]
+    assert skipped == [(0, "removed", 3)]
+
+
 def test_an_accepted_gap_is_waited_for_too_and_the_leader_is_asked_where_it_begins(
     inner: Consumer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
