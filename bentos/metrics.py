@@ -135,9 +135,9 @@ class Metrics:
             if number := kinds.count(kind):
                 self._decided[kind, release] += number
         if kinds.count("approve") < len(kinds):
-            raised = [bytes(decision.raised_by) for decision in decisions if decision.decision != "approve"]
-            for alarms in raised:
-                self._raised[alarms, release] += 1
+            for decision in decisions:
+                if decision.decision != "approve":
+                    self._raised[bytes(decision.raised_by), release] += 1
         self._pending_times.append((is_explained, total_s, decode_s, encode_s))
         if len(self._pending_times) >= MAX_PENDING:
             self.flush()

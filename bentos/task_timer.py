@@ -50,11 +50,10 @@ class TaskTimer:
         return _Limit(self, end)
 
     def begin(self, task: asyncio.Task[Any], end: float | None) -> None:
-        """Cancel `task` at `end`."""
+        """Cancel `task` at `end`; None: when its time, from now on, is over."""
         loop = task.get_loop()
-        self._ends[task] = loop.time() - self._lost_s + self._limit_s if end is None else end
-        if not self._is_ticking:
-            self._watch(loop)
+        self._ends[task] = self.end_of(loop) if end is None else end
+        self._watch(loop)
 
     def finish(self, task: asyncio.Task[Any]) -> bool:
         """Leave `task` alone from now on; say whether it was cancelled for its time."""
