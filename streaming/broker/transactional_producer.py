@@ -200,7 +200,7 @@ class TransactionalProducer(Sink):
             raise
         except (kafka_errors.KafkaError, RuntimeError) as error:
             self._discard()
-            raise translate_error(error, "Publishing") from error
+            raise self._shrink_after(translate_error(error, "Publishing")) from error
 
     def _group(self, outputs: Sequence[OutputRecord]) -> _Groups:
         # The partition of the input is kept, so the order within a partition and a key is.
@@ -324,10 +324,13 @@ class TransactionalProducer(Sink):
                 else "see the broker's log"
             )
             return BrokerRefused(f"Topic {topic} refuses {_describe(output)} as invalid; {reason}.")
-        translated = translate_error(error, f"Publishing {_describe(output)} to {topic}")
-        if isinstance(translated, MessageTooLarge):
+        return self._shrink_after(translate_error(error, f"Publishing {_describe(output)} to {topic}"))
+
+    def _shrink_after(self, error: StreamingError) -> StreamingError:
+        """Return `error`; let the next producer's batches be half as large where it says too large."""
+        if isinstance(error, MessageTooLarge):
             self._batch_bytes = max(SMALLEST_BATCH_BYTES, self._batch_bytes // 2)
-        return translated
+        return error
 
     def _discard(self) -> None:
         producer, thread = self._producer, self._thread

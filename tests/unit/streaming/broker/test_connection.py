@@ -209,6 +209,24 @@ def test_a_partition_without_a_leader_is_waited_for_before_a_transaction_begins_
     assert not sink._leaderless_since
 
 
+def test_batches_shrink_whichever_call_says_that_they_are_too_large(
+    made: list[Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first batch may be refused while records for other partitions are still being sent."""
+    sink = TransactionalProducer(Settings(), "id", "in", {"decision": Topic("out", 4)})
+    sink.start()
+
+    def begin() -> None:
+        raise kafka_errors.MessageSizeTooLargeError
+
+    monkeypatch.setattr(made[0], "begin_transaction", begin, raising=False)
+    with pytest.raises(MessageTooLarge):
+        sink.publish([], {}, GroupMetadata(1))
+    sink.start()
+    sizes = [client.config["batch_size"] for client in made]
+    assert sizes[1] == sizes[0] // 2
+
+
 def test_the_producer_is_transactional_and_impatient(made: list[Recorder]) -> None:
     TransactionalProducer(Settings(), "group.id", "in", {"decision": Topic("out", 4)}).start()
     config = made[0].config
