@@ -64,6 +64,11 @@ def run_demo(home: Path) -> tuple[str, dict[str, Any]]:
     return done.stdout, json.loads((home / "runs" / "summary.json").read_text())
 
 
+def is_genuine() -> bool:
+    """Say whether the demo runs on Apache Kafka here; of the embedded broker it claims nothing."""
+    return any(os.environ.get(name) for name in ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_HOME"))
+
+
 @pytest.mark.timeout(720)
 def test_from_a_file_to_a_decided_stream(home: Path) -> None:
     shown, summary = run_demo(home)
@@ -81,7 +86,7 @@ def test_from_a_file_to_a_decided_stream(home: Path) -> None:
         "transactions.parquet",
         "recall",
         "precision",
-        "0 lost",
+        "0 lost" if is_genuine() else "not claimed on the embedded broker",
         "produced to readable",
         "requests failed 0",
         "/metrics",
