@@ -10,6 +10,7 @@ controller, whose successor counts the session from its own start.
 import argparse
 import itertools
 import json
+import os
 import re
 import tempfile
 import time
@@ -48,7 +49,7 @@ def longest_gap(times: list[float], since: float, until: float) -> float:
 def leaderless_s(cluster: Cluster, node: Node, at: float) -> float:
     """Return how long a killed broker kept its partitions, by the logs of the others, seconds."""
     pattern = re.compile(rf"^\[([^]]+)\] INFO .*Fencing broker {node.number} at epoch", re.MULTILINE)
-    logs = [other.process.log.read_text() for other in cluster.nodes if other is not node]
+    logs = [other.process.log.read_text() for other in cluster.controllers if other is not node]
     texts = [text for log in logs for text in pattern.findall(log)]
     times = [datetime.strptime(text, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp() for text in texts]
     return min(time for time in times if time > at) - at
@@ -73,13 +74,20 @@ def main() -> None:
     """Print a line for each kill."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--session-ms", type=int, default=3000, help="broker.session.timeout.ms")
+    parser.add_argument(
+        "--own-controller",
+        action="store_true",
+        help="a fourth node is the controller, none of the killed ones",
+    )
     parser.add_argument("--bridges", type=int, default=1)
     options = parser.parse_args()
+    if "KAFKA_HOME" not in os.environ:
+        parser.error("set KAFKA_HOME to the folder of an unpacked Kafka distribution")
     folder = Path(tempfile.mkdtemp())
     properties = {"broker_session_timeout_ms": str(options.session_ms)}
     configs = {"message.timestamp.type": "LogAppendTime"}
     with (
-        open_cluster(folder / "kafka", **properties) as cluster,
+        open_cluster(folder / "kafka", own_controller=options.own_controller, **properties) as cluster,
         World(cluster.servers, folder, PARTITIONS, 3, configs) as world,
     ):
         for number in range(options.bridges):

@@ -17,8 +17,8 @@ from demo.processes import Process
 
 NODES = 3
 # Every node is broker and controller, so that a kill also costs the quorum a member, perhaps its leader.
+COMBINED = "broker,controller"
 PROPERTIES = """\
-process.roles=broker,controller
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
 default.replication.factor=3
@@ -41,17 +41,21 @@ log.cleaner.dedupe.buffer.size=16777216
 
 
 class Node:
-    """One of the brokers.
+    """One process of the cluster.
 
     Parameters
     ----------
     home, directory : pathlib.Path
         The Kafka distribution, and where the node writes.
     number, port, controller_port : int
+    roles : str
+        ``process.roles``.
     """
 
-    def __init__(self, home: Path, directory: Path, number: int, port: int, controller_port: int) -> None:
-        self._home, self._directory, self._port = home, directory, port
+    def __init__(
+        self, home: Path, directory: Path, number: int, port: int, controller_port: int, roles: str
+    ) -> None:
+        self._home, self._directory, self._port, self._roles = home, directory, port, roles
         self.number, self.controller_port = number, controller_port
         command = [
             *("java", "-Xms160m", "-Xmx320m", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1"),
@@ -68,8 +72,13 @@ class Node:
     def format(self, cluster_id: str, properties: Mapping[str, str], text: str) -> None:
         """Write the node's settings and prepare its folder."""
         self._directory.mkdir(parents=True)
-        listeners = f"PLAINTEXT://{self.address},CONTROLLER://{HOST}:{self.controller_port}"
+        named = {
+            "broker": f"PLAINTEXT://{self.address}",
+            "controller": f"CONTROLLER://{HOST}:{self.controller_port}",
+        }
+        listeners = ",".join(named[role] for role in self._roles.split(","))
         own = {
+            "process.roles": self._roles,
             "node.id": str(self.number),
             "listeners": listeners,
             "advertised.listeners": listeners,
@@ -91,7 +100,8 @@ class Node:
         self.process.wait_ready(self._is_ready, READY_TIMEOUT_S)
 
     def _is_ready(self) -> bool:
-        return b"Kafka Server started" in self.process.log.read_bytes() and accepts_connections(self._port)
+        port = self._port if "broker" in self._roles else self.controller_port
+        return b"Kafka Server started" in self.process.log.read_bytes() and accepts_connections(port)
 
     def kill(self) -> None:
         """End it with SIGKILL."""
@@ -112,26 +122,35 @@ class Cluster:
     Parameters
     ----------
     home, directory : pathlib.Path
+    own_controller : bool
+        Whether a fourth node is the controller, as Kafka advises for production: the three are brokers alone.
     **properties : str
         Settings of the brokers, ``_`` for ``.``; ``broker.session.timeout.ms`` is 3000 by default (Kafka's
         own default is 9000): so long a killed broker's partitions have no leader, whatever a client does.
     """
 
-    def __init__(self, home: Path, directory: Path, **properties: str) -> None:
+    def __init__(
+        self, home: Path, directory: Path, *, own_controller: bool = False, **properties: str
+    ) -> None:
+        all_roles = [*("broker",) * NODES, "controller"] if own_controller else [COMBINED] * NODES
         taken: set[int] = set()
-        for _ in range(2 * NODES):
+        for _ in range(2 * len(all_roles)):
             taken.add(choose_port(0, taken | {0}))
-        ports = sorted(taken)
-        self.nodes = [
-            Node(home, directory / str(n), n, ports[n - 1], ports[NODES + n - 1]) for n in range(1, NODES + 1)
+        ports = zip(*[iter(sorted(taken))] * 2, strict=True)
+        made = [
+            Node(home, directory / str(number), number, *pair, roles)
+            for number, (roles, pair) in enumerate(zip(all_roles, ports, strict=True), 1)
         ]
-        voters = ",".join(f"{node.number}@{HOST}:{node.controller_port}" for node in self.nodes)
+        self.nodes = made[:NODES]
+        self.controllers = made[NODES:] or made
+        self._all = made
+        voters = ",".join(f"{node.number}@{HOST}:{node.controller_port}" for node in self.controllers)
         cluster_id = _storage_tool(home, "random-uuid").strip().splitlines()[-1]
         settings = {
             "broker.session.timeout.ms": "3000",
             **{key.replace("_", "."): value for key, value in properties.items()},
         }
-        for node in self.nodes:
+        for node in made:
             node.format(cluster_id, settings, PROPERTIES.format(voters=voters))
 
     @property
@@ -141,9 +160,9 @@ class Cluster:
 
     def start(self) -> None:
         """Start all nodes and wait until they are ready."""
-        for node in self.nodes:
+        for node in self._all:
             node.start()
-        for node in self.nodes:
+        for node in self._all:
             node.wait_ready()
 
     def describe(self, topic: str | None = None) -> list[Any]:
@@ -168,16 +187,17 @@ class Cluster:
 
     def close(self) -> None:
         """End all nodes."""
-        for node in self.nodes:
+        for node in self._all:
             with contextlib.suppress(ProcessLookupError, AssertionError):  # ended, or never started
                 node.thaw()
                 node.kill()
 
 
 @contextlib.contextmanager
-def open_cluster(directory: Path, **properties: str) -> Iterator[Cluster]:
+def open_cluster(directory: Path, *, own_controller: bool = False, **properties: str) -> Iterator[Cluster]:
     """Give a running cluster from ``KAFKA_HOME``; it ends with the block."""
-    cluster = Cluster(Path(os.environ["KAFKA_HOME"]), directory, **properties)
+    home = Path(os.environ["KAFKA_HOME"])
+    cluster = Cluster(home, directory, own_controller=own_controller, **properties)
     try:
         cluster.start()
         yield cluster
