@@ -15,6 +15,7 @@ from streaming.broker.admin import Admin, Topic
 from streaming.broker.compat import kafka_internals
 from streaming.broker.compat.deadline import DeadlinePassedError, DeadlineThread
 from streaming.broker.compat.grouped_sends import SentBatch, forbid_splitting, send_records
+from streaming.broker.compat.transactions_v2 import use_transactions_v2
 from streaming.broker.connection import CLIENT_OPTIONS, client_config, translate_error
 from streaming.broker.group.group_snapshot import GroupSnapshot
 from streaming.broker.group.start_offsets import TOPIC_ID
@@ -41,6 +42,8 @@ SMALLEST_BATCH_BYTES = 1024
 LEADER_PATIENCE_S, LOOK_S = 3.0, 0.5
 # A call that has not gone through by then is tried again with a new producer.
 BLOCK_S = 4.0
+# How long the broker may take to tell which version of transactions it has.
+FEATURES_S = 2.0
 # Room for a dead letter as large as any topic takes; the topic's own limit is what counts.
 MAX_REQUEST_BYTES = 110 * 1024 * 1024
 
@@ -111,7 +114,7 @@ class TransactionalProducer(Sink):
         limit_s = self._settings.kafka.request_timeout_s
         try:
             # Each of the steps is limited; the sum and a little is the last resort.
-            self._producer = thread.call(lambda: self._open(thread), 2 * limit_s + 2 * BLOCK_S)
+            self._producer = thread.call(lambda: self._open(thread), 2 * limit_s + 2 * BLOCK_S + FEATURES_S)
         except DeadlinePassedError as error:
             raise BrokerUnavailable(f"Starting a producer: {error}") from error
         except kafka_errors.KafkaError as error:
@@ -124,6 +127,7 @@ class TransactionalProducer(Sink):
             kafka_internals.forbid_epoch_bumps(producer)
             forbid_splitting(producer)
             producer.init_transactions()
+            use_transactions_v2(producer, FEATURES_S)
             remember_brokers(self._settings.kafka.bootstrap_servers, kafka_internals.known_servers(producer))
             for topic in self._topics_by_kind.values():
                 with contextlib.suppress(kafka_errors.KafkaError):  # the first send will tell

@@ -16,11 +16,12 @@ from kafka.coordinator.base import BaseCoordinator
 from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.errors import LeaderNotAvailableError
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
 from kafka.producer.future import FutureRecordMetadata
 from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
-from kafka.producer.transaction_manager import TransactionManager
+from kafka.producer.transaction_manager import TransactionManager, TxnOffsetCommitHandler
 from kafka.structs import MemberState, OffsetAndMetadata
 from typing_extensions import override
 
@@ -45,8 +46,15 @@ _NEEDED: dict[type, tuple[str, ...]] = {
     ),
     KafkaConsumer: ("_coordinator", "_cluster", "_fetcher", "_subscription", "_manager", "_net"),
     KafkaProducer: ("_sender", "_closed", "_metadata", "_accumulator", "_transaction_manager"),
-    TransactionManager: ("_supports_epoch_bump",),
-    Sender: ("force_close", "_client", "_can_split", "wakeup"),
+    TransactionManager: (
+        *("_supports_epoch_bump", "_lock", "_fail_if_not_ready_for_send", "_enqueue_request"),
+        *("_begin_completing_transaction", "maybe_add_partition_to_transaction", "producer_id_and_epoch"),
+        *("_partitions_in_transaction", "_pending_txn_offset_commits", "_transaction_started"),
+        *("_sequence_numbers", "_last_acked_offset"),
+    ),
+    TxnOffsetCommitHandler: ("_build_request",),
+    Sender: ("force_close", "_client", "_can_split", "wakeup", "_produce_request"),
+    KafkaConnectionManager: ("call_soon", "send"),
     RecordAccumulator: (
         *("_batches", "_tp_lock", "_incomplete", "_appends_in_progress", "_closed", "config"),
     ),

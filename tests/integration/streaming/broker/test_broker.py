@@ -13,6 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, MemberToRemove
 from kafka.net.compat import KafkaNetClient
 from kafka.producer.transaction_manager import TransactionManager
 
+from streaming.broker import transactional_producer
 from streaming.broker.group.group_consumer import GroupConsumer
 from streaming.broker.group.group_membership import KafkaGroupMembership
 from streaming.broker.group.group_snapshot import group_metadata_without_member
@@ -35,6 +36,11 @@ from streaming.settings.load import Settings
 from tests.e2e.faults import read_topic, wait_until
 from tests.streaming_fixtures import MakeSettings
 
+# The requests of a transaction beside its records: version, kafka-python's name.
+REQUESTS = [
+    *((1, "AddPartitionsToTxnHandler"), (1, "AddOffsetsToTxnHandler"), (1, "TxnOffsetCommitHandler")),
+    *((1, "EndTxnHandler"), (2, "_OffsetCommit"), (2, "_End")),
+]
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("genuine_broker")]
 
 
@@ -68,6 +74,15 @@ def make_sink(settings: Settings, topics: Topics, identity: str = "sink") -> Tra
     return TransactionalProducer(settings, name, settings.topics.input, topics_by_kind)
 
 
+@pytest.fixture(params=[1, 2])
+def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Drive this version of Kafka's transactions; the broker has both."""
+    number: int = request.param
+    if number == 1:
+        monkeypatch.setattr(transactional_producer, "use_transactions_v2", lambda *_: False)
+    return number
+
+
 @pytest.fixture
 def sink(settings: Settings, topics: Topics) -> Iterator[TransactionalProducer]:
     sink = make_sink(settings, topics)
@@ -98,13 +113,17 @@ def set_limit(settings: Settings, topic: str, size: int) -> None:
     admin.close()
 
 
-def test_records_and_offsets_arrive_together(sink: TransactionalProducer, settings: Settings) -> None:
+def test_records_and_offsets_arrive_together(
+    version: int, sink: TransactionalProducer, settings: Settings
+) -> None:
     publish(sink, settings, b"1", b"2", b"3", offset=7)
     assert published(settings) == [b"1", b"2", b"3"]
     assert committed(settings) == {0: 7}
 
 
-def test_an_empty_transaction_commits_offsets(sink: TransactionalProducer, settings: Settings) -> None:
+def test_an_empty_transaction_commits_offsets(
+    version: int, sink: TransactionalProducer, settings: Settings
+) -> None:
     publish(sink, settings, offset=9)
     assert committed(settings) == {0: 9}
 
@@ -135,10 +154,9 @@ def drop_once(monkeypatch: pytest.MonkeyPatch, kind: str, error: Exception) -> l
     return dropped
 
 
-@pytest.mark.parametrize(
-    "kind", ["AddPartitionsToTxnHandler", "AddOffsetsToTxnHandler", "TxnOffsetCommitHandler", "EndTxnHandler"]
-)
+@pytest.mark.parametrize(("version", "kind"), REQUESTS, indirect=["version"])
 def test_a_transactional_call_that_hangs_for_ever_has_a_deadline(
+    version: int,
     kind: str,
     fresh_settings: MakeSettings,
     genuine_broker: str,
@@ -162,11 +180,9 @@ def test_a_transactional_call_that_hangs_for_ever_has_a_deadline(
     sink.close()
 
 
-@pytest.mark.parametrize(
-    "kind", ["AddPartitionsToTxnHandler", "AddOffsetsToTxnHandler", "TxnOffsetCommitHandler", "EndTxnHandler"]
-)
+@pytest.mark.parametrize(("version", "kind"), REQUESTS, indirect=["version"])
 def test_a_request_is_repeated_whose_coordinator_could_not_be_reached(
-    kind: str, sink: TransactionalProducer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    version: int, kind: str, sink: TransactionalProducer, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As while a broker restarts: kafka-python forgets the request, and the call waited for its deadline."""
     publish(sink, settings, b"1", offset=1)
@@ -235,7 +251,7 @@ def test_batches_shrink_until_a_topic_takes_them_whose_limit_is_not_told(
 
 
 def test_a_rival_fences_a_later_transaction(
-    sink: TransactionalProducer, settings: Settings, topics: Topics
+    version: int, sink: TransactionalProducer, settings: Settings, topics: Topics
 ) -> None:
     publish(sink, settings, b"1")
     rival = make_sink(settings, topics)
@@ -250,6 +266,7 @@ def test_a_rival_fences_a_later_transaction(
 
 @pytest.mark.parametrize("moment", ["send_offsets_to_transaction", "commit_transaction"])
 def test_a_rival_fences_an_open_transaction(
+    version: int,
     moment: str,
     genuine_broker: str,
     sink: TransactionalProducer,
@@ -275,6 +292,7 @@ def test_a_rival_fences_an_open_transaction(
 
 
 def test_a_successor_aborts_what_was_open(
+    version: int,
     genuine_broker: str,
     sink: TransactionalProducer,
     settings: Settings,

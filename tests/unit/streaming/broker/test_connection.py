@@ -128,6 +128,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     monkeypatch.setattr(kafka_internals, "prepare_producer", lambda producer: None)
     monkeypatch.setattr(kafka_internals, "load_metadata", lambda *_: None)
     monkeypatch.setattr(transactional_producer, "KafkaProducer", make)
+    monkeypatch.setattr(transactional_producer, "use_transactions_v2", lambda *_: False)
     monkeypatch.setattr(idempotent_producer, "KafkaProducer", make)
     return made
 
