@@ -7,7 +7,9 @@ Everything runs on this one machine: broker, service, bridge, load generator and
 - latency at a steady rate, from produced to readable by a `read_committed` reader;
 - the same with the reasons of every alarm on its record, `service.reasons: alarms`;
 - where the time goes: seconds per stage inside the bridge, processor time per process;
-- with ``--soak SECONDS``: whether the bridge's memory stays flat.
+- with ``--soak SECONDS``: whether the bridge's memory stays flat;
+- with ``--before FOLDER``, which holds another version: nothing but the latency of both, in turn. A shared
+  machine can have twice the speed a minute later, so that only rounds side by side tell two bridges apart.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.streaming_report import print_table, write_plot
+from benchmarks.streaming_report import print_ratios, print_round, print_table, write_plot
 from benchmarks.streaming_rig import (
     ROOT,
     Reader,
@@ -74,14 +76,16 @@ def _cpu(rig: Rig, bridges: list[Any]) -> dict[str, float]:
     }
 
 
-def steady(rig: Rig, rate: float, seconds: float, warm_up_s: float) -> dict[str, Any]:
-    """Send at a rate and see when each decision can be read.
+def steady(
+    rig: Rig, rate: float, seconds: float, warm_up_s: float, folder: Path | None = None
+) -> dict[str, Any]:
+    """Send at a rate and see when each decision can be read, by this version or the one in `folder`.
 
     Before that the same for `warm_up_s`: a broker's JVM compiles for half a minute what this load needs.
     """
     early = int(rate * warm_up_s)
     topic = rig.topic()
-    bridge = rig.bridge(topic)
+    bridge = rig.bridge(topic) if folder is None else rig.other_bridge(folder, topic)
     bridge.process.start()
     with Reader(rig.servers, f"{topic}.out") as reader:
         rig.replay(topic, early, rate)
@@ -139,6 +143,23 @@ def soak(rig: Rig, rate: float, seconds: float) -> dict[str, Any]:
     }
 
 
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure the latency of the version before and of this one, in turn; return what is written."""
+    rounds: list[dict[str, Any]] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as place,
+        open_rig(Path(place), options.classify_url) as rig,
+    ):
+        for number in range(options.rounds):
+            for name, folder in (("before", options.before.resolve()), ("this", None)):
+                # The broker is warm after the first.
+                warm_up_s = options.warm_up if not rounds else options.warm_up / 3
+                found = steady(rig, options.rate, options.seconds, warm_up_s, folder)
+                rounds.append({"round": number + 1, "version": name, **found})
+                print_round(rounds[-1])
+        return {"broker": rig.broker, "service": rig.service, "rounds": rounds}
+
+
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measure everything; return the document that is written."""
     with (
@@ -187,10 +208,16 @@ def main() -> None:
         "--soak", type=float, default=0.0, help="seconds to watch the memory (default: 0, not)"
     )
     parser.add_argument("--classify-url", help="a running service (default: start one)")
+    parser.add_argument("--before", type=Path, help="checkout of another version: compare latency alone")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for JSON and plot")
     options = parser.parse_args()
-    found = run(options)
     options.output.mkdir(parents=True, exist_ok=True)
+    if options.before:
+        found = compare(options)
+        (options.output / "streaming-before.json").write_text(json.dumps(found, indent=1) + "\n")
+        print_ratios(found["rounds"])
+        return
+    found = run(options)
     (options.output / "streaming.json").write_text(json.dumps(found, indent=1) + "\n")
     write_plot(found, options.output / "streaming.png")
     print_table(found)

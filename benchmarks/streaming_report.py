@@ -61,6 +61,28 @@ def print_table(found: dict[str, Any]) -> None:
     console.print(_time_table(found))
 
 
+def print_round(one: dict[str, Any]) -> None:
+    """Print the latency of one version in one round, and the cores it took."""
+    cores = ", ".join(f"{name} {value:.2f}" for name, value in one["cpu_cores"].items())
+    Console().print(
+        f"round {one['round']}, {one['version']:>6}: p50 {one['p50_ms']:.1f} ms, p99 {one['p99_ms']:.1f} ms; "
+        f"cores: {cores}",
+        highlight=False,
+    )
+
+
+def print_ratios(rounds: list[dict[str, Any]]) -> None:
+    """Print how this version compares with the one before, round by round, and the medians."""
+    pairs = list(zip(rounds[::2], rounds[1::2], strict=True))
+    for figure in ("p50_ms", "p99_ms"):
+        ratios = [this[figure] / before[figure] for before, this in pairs]
+        values = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        Console().print(
+            f"{figure[:3]} against the version before: {values}; median {statistics.median(ratios):.2f}",
+            highlight=False,
+        )
+
+
 def _time_table(found: dict[str, Any]) -> Table:
     run = max(found["bridge"], key=lambda one: one["per_second"])
     table = Table(title="where the time goes, microseconds a transaction, fastest round")

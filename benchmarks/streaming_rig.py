@@ -77,21 +77,33 @@ class Rig:
         env = {"STREAMING__SERVICE__REASONS": reasons}
         return self._bridge(self.url, topic, name, output or topic, [], env)
 
+    def other_bridge(self, folder: Path, topic: str) -> "Bridge":
+        """Make a bridge of another version, which `folder` holds with an environment of its own."""
+        return self._bridge(self.url, topic, "other", topic, [], {}, folder)
+
     def shadow_bridge(self, url: str, topic: str, shadow: str) -> "Bridge":
         """Make a bridge from ``topic.in`` to ``shadow.out`` in a group of its own, at the lowest priority."""
         return self._bridge(url, topic, "shadow", shadow, LOWEST_PRIORITY, {})
 
     def _bridge(
-        self, url: str, topic: str, name: str, output: str, prefix: list[str], env: dict[str, str]
+        self,
+        url: str,
+        topic: str,
+        name: str,
+        output: str,
+        prefix: list[str],
+        env: dict[str, str],
+        folder: Path = ROOT,
     ) -> "Bridge":
         port = choose_port(19464, self._taken_ports)
         self._taken_ports.add(port)
-        command = [*prefix, sys.executable, "-m", "streaming", "bridge", "--bootstrap-servers", self.servers]
+        python = sys.executable if folder == ROOT else str(folder / ".venv" / "bin" / "python")
+        command = [*prefix, python, "-m", "streaming", "bridge", "--bootstrap-servers", self.servers]
         command += ["--classify-url", url, "--input-topic", f"{topic}.in", "--output-topic", f"{output}.out"]
         command += ["--dead-letter-topic", f"{output}.dead", "--group", output, "--instance-id", name]
         command += ["--metrics-port", str(port)]
         return Bridge(
-            Process(f"bridge {name}", command, self.folder / f"{topic}-{name}.log", env, ROOT), port
+            Process(f"bridge {name}", command, self.folder / f"{topic}-{name}.log", env, folder), port
         )
 
     @contextlib.contextmanager
