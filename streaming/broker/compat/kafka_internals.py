@@ -50,7 +50,7 @@ _NEEDED: dict[type, tuple[str, ...]] = {
         *("_supports_epoch_bump", "_lock", "_fail_if_not_ready_for_send", "_enqueue_request"),
         *("_begin_completing_transaction", "maybe_add_partition_to_transaction", "producer_id_and_epoch"),
         *("_partitions_in_transaction", "_pending_txn_offset_commits", "_transaction_started"),
-        *("_sequence_numbers", "_last_acked_offset"),
+        *("_sequence_numbers", "_last_acked_offset", "_transaction_coordinator"),
     ),
     TxnOffsetCommitHandler: ("_build_request",),
     Sender: ("force_close", "_client", "_can_split", "wakeup", "_produce_request"),

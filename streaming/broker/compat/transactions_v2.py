@@ -53,9 +53,11 @@ def use_transactions_v2(producer: Any, timeout_s: float) -> bool:
 def _features(producer: Any, timeout_s: float) -> dict[str, int]:
     """Return what the cluster has switched on, with its version; empty without an answer."""
     manager = producer._sender._client._manager
+    # It has just answered. Another broker may be away, and cost a starting bridge the whole time.
+    coordinator = producer._transaction_manager._transaction_coordinator
     answered = threading.Event()
     names = {name: manager.config[name] for name in ("client_software_name", "client_software_version")}
-    future = manager.call_soon(manager.send, ApiVersionsRequest(min_version=3, **names))
+    future = manager.call_soon(manager.send, ApiVersionsRequest(min_version=3, **names), coordinator)
     future.add_both(lambda _: answered.set())
     if not answered.wait(timeout_s) or future.failed():
         return {}

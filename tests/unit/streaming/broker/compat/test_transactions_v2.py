@@ -18,13 +18,17 @@ from streaming.broker.compat.transactions_v2 import use_transactions_v2
 PLACE = TopicPartition("decisions", 3)
 
 
-def make_producer(answer: Future) -> Any:
+def make_producer(answer: Future, asked: list[Any] | None = None) -> Any:
+    def call_soon(function: None, request: Any, node_id: int) -> Future:
+        (asked if asked is not None else []).append(node_id)
+        return answer
+
     manager = TransactionManager(transactional_id="id", api_version=(4, 1))
     manager.producer_id_and_epoch = ProducerIdAndEpoch(5, 7)
     manager._current_state = TransactionState.IN_TRANSACTION
     sender = object.__new__(Sender)
     names = {"client_software_name": "a", "client_software_version": "1"}  # a broker refuses blank ones
-    manager_of_connections = SimpleNamespace(call_soon=lambda *_: answer, send=None, config=names)
+    manager_of_connections = SimpleNamespace(call_soon=call_soon, send=None, config=names)
     sender._client = SimpleNamespace(_manager=manager_of_connections)
     return SimpleNamespace(_sender=sender, _transaction_manager=manager)
 
@@ -53,6 +57,14 @@ def test_without_word_of_the_second_version_the_first_stays(answer: Future) -> N
     assert not use_transactions_v2(producer, 0.01)
     assert type(producer._transaction_manager) is TransactionManager
     assert type(producer._sender) is Sender
+
+
+def test_the_coordinator_is_asked_which_has_just_answered() -> None:
+    asked: list[Any] = []
+    producer = make_producer(features(transaction_version=2), asked)
+    producer._transaction_manager._transaction_coordinator = 3
+    assert use_transactions_v2(producer, 0.01)
+    assert asked == [3]
 
 
 def test_partitions_and_group_take_no_request() -> None:
