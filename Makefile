@@ -97,7 +97,7 @@ containers: setup ## build and run images and stack (needs a Docker engine): [DA
 
 .PHONY: bench
 bench: setup ## every script in benchmarks/
-	@for script in quality score serving hostile swap streaming drift monitor shadow; do $(BIN)/python -m benchmarks.$$script; done
+	@for script in quality score serving hostile swap streaming failover drift monitor shadow; do $(BIN)/python -m benchmarks.$$script; done
 
 .PHONY: check
 check: setup ## format, lint, types
