@@ -26,6 +26,7 @@ from kafka.structs import MemberState, OffsetAndMetadata
 from typing_extensions import override
 
 from streaming.broker.compat.bounded_decompression import bound_decompression
+from streaming.broker.compat.embedded_broker import find_ends, is_embedded
 from streaming.broker.compat.unreadable_batches import locate_unreadable_batches
 from streaming.errors import BrokerRefused
 
@@ -245,14 +246,19 @@ def list_offsets(
     """Ask ``beginning_offsets`` or ``end_offsets`` of a consumer.
 
     kafka-python 3.0.12 leaves partitions out whose leader it does not know, and then looks for their offsets.
+    What the embedded broker tells of ends is put right.
 
     Raises
     ------
     kafka.errors.KafkaError
         If the broker does not answer in time, or does not know one of the partitions.
     """
+    consumer = getattr(question, "__self__", None)
     try:
-        return question(tps, timeout_ms=timeout_ms)
+        found = question(tps, timeout_ms=timeout_ms)
+        if is_embedded(consumer) and question.__name__ == "end_offsets":
+            return find_ends(consumer, found, timeout_ms)
+        return found
     except KeyError as error:
         raise LeaderNotAvailableError(f"{error.args[0]} has no leader, or does not exist") from error
 
