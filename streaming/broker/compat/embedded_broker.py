@@ -37,15 +37,16 @@ def find_ends(
     """
     ends = dict(told)
     filled = [tp for tp, end in told.items() if end > 0]
+    if not filled:
+        return ends
     servers = consumer.config["bootstrap_servers"]
     with contextlib.closing(KafkaConsumer(bootstrap_servers=servers, enable_auto_commit=False)) as other:
         other.assign(filled)
         for tp in filled:
             other.seek(tp, told[tp] - 1)
         deadline = time.monotonic() + timeout_ms / 1000
-        while (
-            missing := [tp for tp in filled if other.highwater(tp) is None]
-        ) and time.monotonic() < deadline:
+        while any(other.highwater(tp) is None for tp in filled) and time.monotonic() < deadline:
             other.poll(POLL_MS, max_records=1)
-        ends |= {tp: max(told[tp], other.highwater(tp)) for tp in filled if tp not in missing}
+        for tp in filled:
+            ends[tp] = max(told[tp], other.highwater(tp) or 0)
     return ends

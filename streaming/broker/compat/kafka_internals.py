@@ -22,6 +22,7 @@ from kafka.producer.producer_batch import ProducerBatch
 from kafka.producer.record_accumulator import RecordAccumulator
 from kafka.producer.sender import Sender
 from kafka.producer.transaction_manager import TransactionManager, TxnOffsetCommitHandler
+from kafka.protocol.api_message import ApiMessage
 from kafka.structs import MemberState, OffsetAndMetadata
 from typing_extensions import override
 
@@ -41,7 +42,7 @@ _NEEDED: dict[type, tuple[str, ...]] = {
     ),
     ConsumerCoordinator: ("_subscription", "_on_join_complete_async"),
     ClusterMetadata: (
-        *("topic_id", "config", "request_update", "set_topics"),
+        *("topic_id", "cluster_id", "config", "request_update", "set_topics"),
         *("metadata_refresh_in_progress", "partitions_for_topic"),
         *("leader_for_partition", "brokers"),
     ),
@@ -54,6 +55,7 @@ _NEEDED: dict[type, tuple[str, ...]] = {
         *("_sequence_numbers", "_last_acked_offset", "_transaction_coordinator"),
     ),
     TxnOffsetCommitHandler: ("_build_request",),
+    ApiMessage: ("_min_version", "_max_version"),
     Sender: ("force_close", "_client", "_can_split", "wakeup", "_produce_request"),
     KafkaConnectionManager: ("call_soon", "send"),
     RecordAccumulator: (
