@@ -74,12 +74,16 @@ def make_sink(settings: Settings, topics: Topics, identity: str = "sink") -> Tra
     return TransactionalProducer(settings, name, settings.topics.input, topics_by_kind)
 
 
+def drive(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drive this version of Kafka's transactions; the broker has both."""
+    if version == 1:
+        monkeypatch.setattr(transactional_producer, "use_transactions_v2", lambda *_: False)
+
+
 @pytest.fixture(params=[1, 2])
 def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Drive this version of Kafka's transactions; the broker has both."""
     number: int = request.param
-    if number == 1:
-        monkeypatch.setattr(transactional_producer, "use_transactions_v2", lambda *_: False)
+    drive(number, monkeypatch)
     return number
 
 

@@ -17,7 +17,6 @@ from kafka.net.compat import KafkaNetClient
 from kafka.protocol.producer import ProduceRequest
 from kafka.record.default_records import DefaultRecordBatch
 
-from streaming.broker import transactional_producer
 from streaming.broker.compat import grouped_sends
 from streaming.broker.compat.kafka_internals import force_close as drop
 from streaming.broker.group.group_consumer import GroupConsumer
@@ -31,6 +30,7 @@ from tests.e2e.faults import wait_until
 from tests.integration.streaming.broker.test_broker import (
     Silent,
     committed,
+    drive,
     feed,
     make_sink,
     poll_until,
@@ -302,8 +302,7 @@ def test_a_standstill_beyond_the_transaction_timeout_is_survived(
     version: int, fresh_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker has aborted the transaction: it fences in the first version, and says so in the second."""
-    if version == 1:
-        monkeypatch.setattr(transactional_producer, "use_transactions_v2", lambda *_: False)
+    drive(version, monkeypatch)
     settings = fresh_settings(bridge={"transaction_deadline_s": 0.9, "transaction_timeout_ms": 1000})
     # A process that stands still does not see its own deadlines pass either.
     patient = settings.bridge.model_copy(update={"transaction_deadline_s": 60.0})

@@ -7,13 +7,11 @@ import pytest
 from kafka import KafkaProducer
 from kafka.producer.transaction_manager import ProducerIdAndEpoch, TransactionManager
 
-from streaming.broker.group.group_snapshot import group_metadata_without_member
 from streaming.broker.topics import prepare_topics
 from streaming.broker.transactional_producer import TransactionalProducer
 from streaming.errors import Fenced
-from streaming.records import NextOffset, OutputRecord
 from streaming.settings.load import Settings
-from tests.e2e.faults import read_topic
+from tests.integration.streaming.broker.test_broker import make_sink, publish, published
 from tests.streaming_fixtures import MakeSettings
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("genuine_broker")]
@@ -27,24 +25,10 @@ def settings(fresh_settings: MakeSettings) -> Settings:
 
 @pytest.fixture
 def sink(settings: Settings) -> Iterator[TransactionalProducer]:
-    topics = prepare_topics(settings)
-    sink = TransactionalProducer(
-        settings, f"{settings.bridge.group}.sink", settings.topics.input, {"decision": topics.output}
-    )
+    sink = make_sink(settings, prepare_topics(settings))
     sink.start()
     yield sink
     sink.close()
-
-
-def publish(sink: TransactionalProducer, settings: Settings, *values: bytes, offset: int = 1) -> None:
-    outputs = [OutputRecord("decision", place % 4, b"k", value) for place, value in enumerate(values)]
-    sink.publish(outputs, {0: NextOffset(offset)}, group_metadata_without_member(settings.bridge.group))
-
-
-def published(settings: Settings) -> list[bytes]:
-    return sorted(
-        seen.value or b"" for seen in read_topic(settings.kafka.bootstrap_servers, settings.topics.output)
-    )
 
 
 def producer_of(sink: TransactionalProducer) -> ProducerIdAndEpoch:

@@ -76,30 +76,29 @@ def test_partitions_and_group_take_no_request() -> None:
     assert manager.next_request_handler(True) is None
 
 
-@pytest.mark.parametrize(("producer_id", "epoch"), [(5, 8), (6, 0)], ids=["next epoch", "no more epochs"])
-def test_the_records_of_each_transaction_are_numbered_from_0(producer_id: int, epoch: int) -> None:
+def end_transaction(error_code: int, producer_id: int, epoch: int) -> tuple[Any, Any]:
+    """Answer the end of a transaction with 40 records; return its result and the manager."""
     producer = make_producer(features(transaction_version=2))
     use_transactions_v2(producer, 0.01)
     manager = producer._transaction_manager
     manager.maybe_add_partition_to_transaction(PLACE)
     manager.set_sequence_number(PLACE, 40)
     result = manager.begin_commit()
-    end = manager.next_request_handler(False)
-    end.handle_response(SimpleNamespace(error_code=0, producer_id=producer_id, producer_epoch=epoch))
+    answer = SimpleNamespace(error_code=error_code, producer_id=producer_id, producer_epoch=epoch)
+    manager.next_request_handler(False).handle_response(answer)
+    return result, manager
+
+
+@pytest.mark.parametrize(("producer_id", "epoch"), [(5, 8), (6, 0)], ids=["next epoch", "no more epochs"])
+def test_the_records_of_each_transaction_are_numbered_from_0(producer_id: int, epoch: int) -> None:
+    result, manager = end_transaction(0, producer_id, epoch)
     assert result.succeeded
     assert manager.producer_id_and_epoch == ProducerIdAndEpoch(producer_id, epoch)
     assert manager.sequence_number(PLACE) == 0
 
 
 def test_a_refused_end_changes_no_epoch() -> None:
-    producer = make_producer(features(transaction_version=2))
-    use_transactions_v2(producer, 0.01)
-    manager = producer._transaction_manager
-    manager.maybe_add_partition_to_transaction(PLACE)
-    manager.set_sequence_number(PLACE, 40)
-    result = manager.begin_commit()
-    end = manager.next_request_handler(False)
-    end.handle_response(SimpleNamespace(error_code=47, producer_id=-1, producer_epoch=-1))
+    result, manager = end_transaction(47, -1, -1)
     assert result.failed
     assert manager.producer_id_and_epoch == ProducerIdAndEpoch(5, 7)
     assert manager.sequence_number(PLACE) == 40
